@@ -1,0 +1,232 @@
+//! The store's promises, and two implementations of them: MongoDB and embedded.
+//!
+//! # Promises (an implementation may be stronger, never weaker; the conformance suite checks them)
+//!
+//! - **Partial updates:** every change is one guarded partial update of one document (`$set`, `$push`, `$pull`, array
+//!   filters); a document is never read, changed and written back whole. Two changes of different parts of a document at
+//!   the same time both survive.
+//! - **Guards:** a change names the part of the document that it assumes (session open, epoch, endpoint id, absence).
+//!   When the guard fails nothing is written, and the outcome says so with what is stored now.
+//! - **Acknowledged means stored** (majority), read back by every process from then on.
+//! - **Unique ids:** two inserts of one id have one winner; the other gets what the winner stored.
+//! - **Retried writes** that already took effect are successes, not conflicts.
+//! - **Watching:** see [`SessionWatch`].
+//!
+//! Cancellation: dropping a write future may or may not have written.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use crate::model::{
+    EndpointId, EndpointState, Participant, ParticipantId, ParticipantState, Pipeline, PipelineId, Session,
+    SessionId, TimelineEntry, Track, TrackId, Worker, WorkerId, WorkerLoad, WorkerState,
+};
+use crate::time::UnixMillis;
+
+pub mod embedded;
+pub mod metered;
+pub mod mongodb;
+
+/// How long a timeline entry is kept after it was appended.
+pub const TIMELINE_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Most entries that [`Store::timeline`] gives.
+pub const TIMELINE_LIMIT: usize = 1_000;
+
+/// What [`SessionFilter::limit`] 0 means.
+const DEFAULT_LIST_LIMIT: u32 = 1_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StoreErrorKind {
+    /// Not reachable now; retry later.
+    Unavailable,
+    /// The change stream cannot resume from this token: list again.
+    HistoryLost,
+    Internal,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("store {kind:?}: {message}")]
+pub struct StoreError {
+    pub kind: StoreErrorKind,
+    pub message: String,
+    #[source]
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl StoreError {
+    pub fn new(kind: StoreErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+}
+
+pub type StoreResult<T> = Result<T, StoreError>;
+
+/// Whether an insert was the first of its id.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Inserted {
+    New,
+    /// Somebody (perhaps an earlier try of the same command) was first.
+    Existing(Box<Session>),
+}
+
+/// The outcome of a guarded update.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Guarded {
+    /// Applied; the session as it is right after this change.
+    Applied(Box<Session>),
+    /// The guard did not hold; the session as it is, or `None` when there is no such session.
+    Refused(Option<Box<Session>>),
+}
+
+/// Which sessions to list.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SessionFilter {
+    /// Only those of this API key.
+    pub key_id: Option<String>,
+    pub open_only: bool,
+    /// Only ids after this one; results are in id order.
+    pub after: Option<SessionId>,
+    /// At most this many; 0 means 1,000.
+    pub limit: u32,
+}
+
+impl SessionFilter {
+    fn effective_limit(&self) -> usize {
+        (if self.limit == 0 { DEFAULT_LIST_LIMIT } else { self.limit }) as usize
+    }
+}
+
+/// The participant's state that follows from its endpoint's.
+fn participant_state_for(endpoint: EndpointState) -> ParticipantState {
+    match endpoint {
+        EndpointState::New => ParticipantState::Joined,
+        EndpointState::Connected => ParticipantState::Connected,
+        EndpointState::Disconnected | EndpointState::Closed => ParticipantState::Disconnected,
+    }
+}
+
+/// Whether the session is as a placement of this pipeline at this epoch left it: then a repeated placement succeeded.
+fn is_placed(session: &Session, expected_epoch: i64, pipeline: PipelineId) -> bool {
+    session.epoch == expected_epoch.saturating_add(1)
+        && session.pipeline().is_some_and(|current| current.id == pipeline)
+}
+
+/// Where to resume a change stream; opaque, made by one implementation for itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResumeToken(pub Vec<u8>);
+
+/// One change of the `sessions` collection.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SessionChange {
+    pub session_id: SessionId,
+    pub kind: SessionChangeKind,
+    /// Resuming after this token gives the changes that follow this one.
+    pub token: ResumeToken,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum SessionChangeKind {
+    Inserted(Box<Session>),
+    /// Some part changed; the session is open.
+    Updated,
+    Closed,
+    Deleted,
+}
+
+/// Sessions, workers and the timeline.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    // -- sessions
+
+    async fn insert_session(&self, session: &Session) -> StoreResult<Inserted>;
+    async fn session(&self, id: SessionId) -> StoreResult<Option<Session>>;
+    async fn sessions(&self, filter: &SessionFilter) -> StoreResult<Vec<Session>>;
+
+    /// Compare-and-set of the session's only pipeline: guard = open, `epoch == expected_epoch`, no pipeline. Sets it,
+    /// `epoch + 1` and `previous_worker_id`. The same placement again is `Applied` as long as it stands.
+    async fn place_pipeline(
+        &self, session: SessionId, expected_epoch: i64, pipeline: &Pipeline,
+    ) -> StoreResult<Guarded>;
+
+    /// Drops a dead pipeline: guard = `epoch == expected_epoch` and this pipeline. Bumps `epoch`; the endpoints on
+    /// that pipeline become `closed` and their participants `disconnected`, their tracks are removed.
+    async fn drop_pipeline(
+        &self, session: SessionId, expected_epoch: i64, pipeline: PipelineId,
+    ) -> StoreResult<Guarded>;
+
+    /// Adds the participant, or replaces the entry of the same id (a rejoin). Guard = open, `epoch == epoch`.
+    async fn put_participant(
+        &self, session: SessionId, epoch: i64, participant: &Participant,
+    ) -> StoreResult<Guarded>;
+
+    /// Sets the endpoint's state and the participant's state that follows from it (`New` → joined; `Connected` →
+    /// connected; `Disconnected`, `Closed` → disconnected). Guard = the participant has exactly this endpoint.
+    async fn set_endpoint_state(
+        &self, session: SessionId, participant: ParticipantId, endpoint: EndpointId, state: EndpointState,
+    ) -> StoreResult<Guarded>;
+
+    /// Replaces the participant's tracks by these. Guard = the participant has exactly this endpoint.
+    async fn set_tracks(
+        &self, session: SessionId, participant: ParticipantId, endpoint: EndpointId, tracks: &[Track],
+    ) -> StoreResult<Guarded>;
+
+    /// Guard = the participant has this track.
+    async fn set_track_muted(
+        &self, session: SessionId, participant: ParticipantId, track: TrackId, muted: bool,
+    ) -> StoreResult<Guarded>;
+
+    /// Guard = the participant is there, and with exactly this endpoint when one is named (so that a late report about
+    /// an old endpoint cannot remove who has rejoined).
+    async fn remove_participant(
+        &self, session: SessionId, participant: ParticipantId, endpoint: Option<EndpointId>,
+    ) -> StoreResult<Guarded>;
+
+    /// Closes it: `state`, `closed_at`, no participants, no pipelines. Guard = open.
+    async fn close_session(&self, session: SessionId, at: UnixMillis) -> StoreResult<Guarded>;
+
+    /// Removes closed sessions that closed before `before`; returns how many.
+    async fn delete_closed_sessions(&self, before: UnixMillis) -> StoreResult<u64>;
+
+    /// Opens the change stream, from now or after `resume`. `HistoryLost` when that is too long ago.
+    async fn watch_sessions(&self, resume: Option<&ResumeToken>) -> StoreResult<Box<dyn SessionWatch>>;
+
+    // -- workers
+
+    /// Inserts or replaces the worker's row (at its start).
+    async fn put_worker(&self, worker: &Worker) -> StoreResult<()>;
+    /// Renews the lease; `false` when there is no such row (it was declared dead).
+    async fn renew_worker(
+        &self, id: WorkerId, lease_until: UnixMillis, state: WorkerState, load: WorkerLoad,
+    ) -> StoreResult<bool>;
+    async fn worker(&self, id: WorkerId) -> StoreResult<Option<Worker>>;
+    async fn workers(&self) -> StoreResult<Vec<Worker>>;
+    async fn remove_worker(&self, id: WorkerId) -> StoreResult<()>;
+
+    // -- timeline
+
+    async fn append_timeline(&self, entry: &TimelineEntry) -> StoreResult<()>;
+    /// In order of time; the last [`TIMELINE_LIMIT`]. Entries are kept for [`TIMELINE_KEPT`].
+    async fn timeline(&self, session: SessionId) -> StoreResult<Vec<TimelineEntry>>;
+
+    // -- health
+
+    /// Whether the store is reachable now, and its changes (checked every few seconds).
+    fn connected(&self) -> watch::Receiver<bool>;
+    /// One round trip.
+    async fn ping(&self, timeout: Duration) -> StoreResult<()>;
+}
+
+/// A change stream on `sessions`.
+///
+/// Gives every change made after it was opened (or after its resume token), each once and in the order in which they took
+/// effect on each session. An insert followed by further changes may show the document newer than the insert.
+#[async_trait]
+pub trait SessionWatch: Send {
+    /// Waits for the next change. Reconnects and resumes by itself; an error is final for this watch:
+    /// `HistoryLost` (list again and open a new one) or `Unavailable` (open a new one with the last token). Dropping the
+    /// future loses nothing.
+    async fn next(&mut self) -> StoreResult<SessionChange>;
+}

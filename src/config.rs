@@ -1,0 +1,436 @@
+//! Settings from flags, environment and a TOML file, under one set of names.
+//!
+//! `--media-port`, `SWITCHYARD_MEDIA_PORT` and `media_port` in the file are one setting. A flag beats the
+//! environment, which beats the file, which beats the default. Everything is checked here, before any port is bound.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use common::connect::{BrokerUrl, StoreUrl};
+use common::token::ApiKeys;
+use serde::Deserialize;
+
+/// Settings as they come in: all text, all optional. The field names are the setting names.
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Source {
+    /// Broker: `embedded:` (inside this process) or `amqp://user:password@host:5672/vhost`
+    #[arg(long, env = "SWITCHYARD_BROKER", global = true, value_name = "URL", hide_env_values = true)]
+    broker: Option<String>,
+
+    /// Store: `embedded:` (inside this process) or `mongodb://host:27017/switchyard?replicaSet=rs0`
+    #[arg(long, env = "SWITCHYARD_STORE", global = true, value_name = "URL", hide_env_values = true)]
+    store: Option<String>,
+
+    /// Address of the REST API and the demo [default: 127.0.0.1:8080]
+    #[arg(long, env = "SWITCHYARD_LISTEN", global = true, value_name = "IP:PORT")]
+    listen: Option<String>,
+
+    /// Address that the media socket binds [default: 0.0.0.0 with API keys, else 127.0.0.1]
+    #[arg(long, env = "SWITCHYARD_MEDIA_ADDRESS", global = true, value_name = "IP")]
+    media_address: Option<String>,
+
+    /// The one UDP port for all media of a worker; 0 takes any free one [default: 0, all in one: 40000 or any]
+    #[arg(long, env = "SWITCHYARD_MEDIA_PORT", global = true, value_name = "PORT")]
+    #[serde(deserialize_with = "text_or_number")]
+    media_port: Option<String>,
+
+    /// Addresses, separated by commas, at which clients reach the media port when it is not the bound one (NAT)
+    #[arg(long, env = "SWITCHYARD_PUBLIC_ADDRESS", global = true, value_name = "IP,…")]
+    public_address: Option<String>,
+
+    /// Address of the API as clients see it, for join links [default: http:// and the listen address]
+    #[arg(long, env = "SWITCHYARD_PUBLIC_URL", global = true, value_name = "URL")]
+    public_url: Option<String>,
+
+    /// API keys, `id:secret,…`. Without any: loopback only, with a development key
+    #[arg(long, env = "SWITCHYARD_API_KEYS", global = true, value_name = "ID:SECRET,…", hide_env_values = true)]
+    api_keys: Option<String>,
+
+    /// Whether anyone may open the demo's rooms without a link [default: true without API keys, else false]
+    #[arg(long, env = "SWITCHYARD_DEMO", global = true, value_name = "true|false")]
+    #[serde(deserialize_with = "text_or_bool")]
+    demo: Option<String>,
+
+    /// ICE servers for clients, separated by commas, such as `stun:stun.example.org:3478`
+    #[arg(long, env = "SWITCHYARD_ICE_SERVERS", global = true, value_name = "URL,…")]
+    ice_servers: Option<String>,
+
+    /// Address of a worker's own `/healthz`, `/readyz` and `/metrics` [default: none]
+    #[arg(long, env = "SWITCHYARD_ADMIN_LISTEN", global = true, value_name = "IP:PORT")]
+    admin_listen: Option<String>,
+
+    /// How long a worker that stops renewing its lease counts as alive, in seconds (3 to 300) [default: 6]
+    #[arg(long, env = "SWITCHYARD_LEASE", global = true, value_name = "SECONDS")]
+    #[serde(deserialize_with = "text_or_number")]
+    lease: Option<String>,
+
+    /// How long a client that lost its network may take to come back, in seconds (1 to 600) [default: 10]
+    #[arg(long, env = "SWITCHYARD_GRACE", global = true, value_name = "SECONDS")]
+    #[serde(deserialize_with = "text_or_number")]
+    grace: Option<String>,
+
+    /// What to log: a level, or a `tracing` filter such as `info,rest_api=debug` [default: info]
+    #[arg(long, env = "SWITCHYARD_LOG", global = true, value_name = "FILTER")]
+    log: Option<String>,
+
+    /// Log lines for people or for machines: `text` or `json` [default: text]
+    #[arg(long, env = "SWITCHYARD_LOG_FORMAT", global = true, value_name = "FORMAT")]
+    log_format: Option<String>,
+}
+
+fn text_or_number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Value {
+        Text(String),
+        Number(i64),
+    }
+    Ok(Some(match Value::deserialize(deserializer)? {
+        Value::Text(text) => text,
+        Value::Number(number) => number.to_string(),
+    }))
+}
+
+fn text_or_bool<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Value {
+        Text(String),
+        Bool(bool),
+    }
+    Ok(Some(match Value::deserialize(deserializer)? {
+        Value::Text(text) => text,
+        Value::Bool(yes) => yes.to_string(),
+    }))
+}
+
+/// Which parts this process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    AllInOne,
+    Api,
+    Worker,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Checked settings.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub broker: BrokerUrl,
+    pub store: StoreUrl,
+    pub listen: SocketAddr,
+    pub media: SocketAddr,
+    /// A busy default port is no reason not to start: take any.
+    pub media_port_may_move: bool,
+    pub public_addresses: Vec<IpAddr>,
+    pub public_url: Option<String>,
+    pub api_keys: Option<ApiKeys>,
+    pub demo: bool,
+    pub ice_servers: Vec<String>,
+    pub admin_listen: Option<SocketAddr>,
+    pub lease: Duration,
+    pub grace: Duration,
+    pub log: String,
+    pub log_format: LogFormat,
+}
+
+/// What is wrong with the configuration: the setting and the reason. Never repeats a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    pub setting: &'static str,
+    pub reason: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{name}: {reason} (flag --{flag}, environment SWITCHYARD_{env}, file {name})",
+            name = self.setting,
+            reason = self.reason,
+            flag = self.setting.replace('_', "-"),
+            env = self.setting.to_uppercase(),
+        )
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+fn refuse(setting: &'static str, reason: impl Into<String>) -> ConfigError {
+    ConfigError { setting, reason: reason.into() }
+}
+
+/// The media port of the all-in-one process, unless it is taken or another is set.
+const DEFAULT_MEDIA_PORT: u16 = 40_000;
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+
+impl Settings {
+    /// Reads the file if one is named, lays flags and environment over it and checks the result.
+    pub fn load(role: Role, over: Source, file: Option<&Path>) -> Result<Self, ConfigError> {
+        let source = match file {
+            Some(path) => over.over(read(path)?),
+            None => over,
+        };
+        Self::check(role, source)
+    }
+
+    fn check(role: Role, source: Source) -> Result<Self, ConfigError> {
+        let broker: BrokerUrl = match &source.broker {
+            Some(url) => url.parse().map_err(|error| refuse("broker", format!("{error}")))?,
+            None => BrokerUrl::Embedded,
+        };
+        let store: StoreUrl = match &source.store {
+            Some(url) => url.parse().map_err(|error| refuse("store", format!("{error}")))?,
+            None => StoreUrl::Embedded,
+        };
+        if role != Role::AllInOne {
+            let why = "`switchyard api` and `switchyard worker` meet outside their processes; an embedded one is not there";
+            if broker == BrokerUrl::Embedded {
+                return Err(refuse("broker", format!("set an amqp:// URL: {why}")));
+            }
+            if store == StoreUrl::Embedded {
+                return Err(refuse("store", format!("set a mongodb:// URL: {why}")));
+            }
+        }
+        let api_keys = match &source.api_keys {
+            Some(text) => Some(text.parse::<ApiKeys>().map_err(|error| refuse("api_keys", error.to_string()))?),
+            None => None,
+        };
+        let listen = parse_or("listen", source.listen.as_deref(), "an address like 127.0.0.1:8080", DEFAULT_LISTEN)?;
+        if role != Role::Worker && api_keys.is_none() {
+            if !listen.ip().is_loopback() {
+                return Err(refuse(
+                    "listen",
+                    format!("{listen} is reachable from outside, which needs api_keys; without keys only loopback is served"),
+                ));
+            }
+            if role == Role::Api {
+                return Err(refuse(
+                    "api_keys",
+                    "several API processes need the same keys; a development key is made for the all-in-one process only",
+                ));
+            }
+        }
+        let open_to_others = role == Role::Worker || api_keys.is_some();
+        let default_address =
+            IpAddr::V4(if open_to_others { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST });
+        let media_address =
+            parse_or("media_address", source.media_address.as_deref(), "an IP address", default_address)?;
+        if !open_to_others && !media_address.is_loopback() {
+            return Err(refuse("media_address", "without api_keys only loopback is served"));
+        }
+        let default_port = if role == Role::AllInOne { DEFAULT_MEDIA_PORT } else { 0 };
+        let media_port = parse_or("media_port", source.media_port.as_deref(), "a port, 0 to 65535", default_port)?;
+        let media_port_may_move = source.media_port.is_none();
+
+        let mut public_addresses = Vec::new();
+        for text in list(source.public_address.as_deref()) {
+            let address: IpAddr =
+                text.parse().map_err(|_| refuse("public_address", format!("{text:?} is not an IP address")))?;
+            if address.is_unspecified() {
+                return Err(refuse("public_address", format!("{address} cannot be reached by anyone")));
+            }
+            public_addresses.push(address);
+        }
+        let public_url = match source.public_url.as_deref().map(|url| url.trim_end_matches('/')) {
+            Some(url) if url.starts_with("http://") || url.starts_with("https://") => Some(url.to_owned()),
+            Some(_) => return Err(refuse("public_url", "expected http:// or https://")),
+            None => None,
+        };
+        let ice_servers: Vec<String> = list(source.ice_servers.as_deref()).map(str::to_owned).collect();
+        for url in &ice_servers {
+            if !["stun:", "stuns:", "turn:", "turns:"].iter().any(|scheme| url.starts_with(scheme)) {
+                return Err(refuse("ice_servers", format!("{url:?} is not a stun: or turn: URL")));
+            }
+        }
+        let demo = parse_or("demo", source.demo.as_deref(), "true or false", api_keys.is_none())?;
+        let admin_listen = match source.admin_listen.as_deref() {
+            Some(text) => Some(text.parse().map_err(|_| refuse("admin_listen", format!("{text:?} is not an address like 127.0.0.1:9090")))?),
+            None => None,
+        };
+        let log = source.log.unwrap_or_else(|| "info".to_owned());
+        if let Err(error) = log.parse::<tracing_subscriber::EnvFilter>() {
+            return Err(refuse("log", error.to_string()));
+        }
+        let log_format = match source.log_format.as_deref() {
+            None | Some("text") => LogFormat::Text,
+            Some("json") => LogFormat::Json,
+            Some(other) => return Err(refuse("log_format", format!("{other:?} is neither text nor json"))),
+        };
+        Ok(Self {
+            broker,
+            store,
+            listen,
+            media: SocketAddr::new(media_address, media_port),
+            media_port_may_move,
+            public_addresses,
+            public_url,
+            api_keys,
+            demo,
+            ice_servers,
+            admin_listen,
+            lease: seconds("lease", source.lease.as_deref(), 3..=300, 6)?,
+            grace: seconds("grace", source.grace.as_deref(), 1..=600, 10)?,
+            log,
+            log_format,
+        })
+    }
+}
+
+impl Source {
+    /// These settings, and the file's where these are silent.
+    fn over(self, file: Self) -> Self {
+        Self {
+            broker: self.broker.or(file.broker),
+            store: self.store.or(file.store),
+            listen: self.listen.or(file.listen),
+            media_address: self.media_address.or(file.media_address),
+            media_port: self.media_port.or(file.media_port),
+            public_address: self.public_address.or(file.public_address),
+            public_url: self.public_url.or(file.public_url),
+            api_keys: self.api_keys.or(file.api_keys),
+            demo: self.demo.or(file.demo),
+            ice_servers: self.ice_servers.or(file.ice_servers),
+            admin_listen: self.admin_listen.or(file.admin_listen),
+            lease: self.lease.or(file.lease),
+            grace: self.grace.or(file.grace),
+            log: self.log.or(file.log),
+            log_format: self.log_format.or(file.log_format),
+        }
+    }
+}
+
+/// Where the file is: the flag, or `SWITCHYARD_CONFIG`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct FileArg {
+    /// TOML file with the same settings (`media_port = 40000`); flags and environment beat it
+    #[arg(long, env = "SWITCHYARD_CONFIG", global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+fn read(path: &Path) -> Result<Source, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| refuse("config", format!("cannot read {}: {error}", path.display())))?;
+    // The parser's own rendering quotes the offending line, which may hold a secret: keep the message, drop the quote.
+    toml::from_str(&text).map_err(|error| {
+        let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].lines().count().max(1));
+        refuse("config", format!("{}, line {line}: {}", path.display(), error.message()))
+    })
+}
+
+fn parse_or<T: std::str::FromStr>(
+    setting: &'static str, text: Option<&str>, expected: &str, default: T,
+) -> Result<T, ConfigError> {
+    match text {
+        Some(text) => text.parse().map_err(|_| refuse(setting, format!("{text:?} is not {expected}"))),
+        None => Ok(default),
+    }
+}
+
+fn seconds(
+    setting: &'static str, text: Option<&str>, range: std::ops::RangeInclusive<u64>, default: u64,
+) -> Result<Duration, ConfigError> {
+    let value = parse_or(setting, text, "a whole number of seconds", default)?;
+    if !range.contains(&value) {
+        return Err(refuse(setting, format!("{value} is not within {} to {}", range.start(), range.end())));
+    }
+    Ok(Duration::from_secs(value))
+}
+
+fn list(text: Option<&str>) -> impl Iterator<Item = &str> {
+    text.unwrap_or_default().split(',').map(str::trim).filter(|item| !item.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(role: Role, change: impl FnOnce(&mut Source)) -> Result<Settings, ConfigError> {
+        let mut source = Source::default();
+        change(&mut source);
+        Settings::check(role, source)
+    }
+
+    #[test]
+    fn nothing_set_is_all_in_one_on_loopback() {
+        let settings = check(Role::AllInOne, |_| {}).unwrap();
+        assert!(settings.listen.ip().is_loopback() && settings.media.ip().is_loopback());
+        assert_eq!((settings.broker, settings.store), (BrokerUrl::Embedded, StoreUrl::Embedded));
+        assert!(settings.demo && settings.api_keys.is_none());
+    }
+
+    #[test]
+    fn without_keys_nothing_but_loopback_is_served() {
+        let refused = check(Role::AllInOne, |s| s.listen = Some("0.0.0.0:80".into())).unwrap_err();
+        assert_eq!(refused.setting, "listen");
+        let refused = check(Role::AllInOne, |s| s.media_address = Some("0.0.0.0".into())).unwrap_err();
+        assert_eq!(refused.setting, "media_address");
+    }
+
+    #[test]
+    fn with_keys_it_binds_where_told() {
+        let settings = check(Role::AllInOne, |s| {
+            s.listen = Some("0.0.0.0:80".into());
+            s.api_keys = Some("key:a-long-enough-secret-of-32-bytes-or-more".into());
+        })
+        .unwrap();
+        assert_eq!(settings.listen.to_string(), "0.0.0.0:80");
+        assert!(settings.media.ip().is_unspecified() && !settings.demo);
+    }
+
+    #[test]
+    fn the_parts_refuse_an_embedded_broker_or_store() {
+        assert_eq!(check(Role::Worker, |_| {}).unwrap_err().setting, "broker");
+        let refused = check(Role::Worker, |s| s.broker = Some("amqp://h".into())).unwrap_err();
+        assert_eq!(refused.setting, "store");
+    }
+
+    #[test]
+    fn each_bad_value_names_its_setting() {
+        type Change = fn(&mut Source);
+        let cases: [(&str, Change); 10] = [
+            ("broker", |s| s.broker = Some("redis://h".into())),
+            ("store", |s| s.store = Some("postgres://h".into())),
+            ("listen", |s| s.listen = Some("8080".into())),
+            ("media_port", |s| s.media_port = Some("70000".into())),
+            ("public_address", |s| s.public_address = Some("example.org".into())),
+            ("public_url", |s| s.public_url = Some("ftp://x".into())),
+            ("api_keys", |s| s.api_keys = Some("no-colon".into())),
+            ("demo", |s| s.demo = Some("maybe".into())),
+            ("grace", |s| s.grace = Some("0".into())),
+            ("log_format", |s| s.log_format = Some("xml".into())),
+        ];
+        for (setting, change) in cases {
+            assert_eq!(check(Role::AllInOne, change).unwrap_err().setting, setting);
+        }
+    }
+
+    #[test]
+    fn flags_beat_the_file_and_the_file_beats_defaults() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("switchyard.toml");
+        std::fs::write(&path, "listen = \"127.0.0.1:1111\"\nmedia_port = 2222\ndemo = false\n").unwrap();
+        let over = Source { listen: Some("127.0.0.1:3333".into()), ..Source::default() };
+        let settings = Settings::load(Role::AllInOne, over, Some(&path)).unwrap();
+        assert_eq!((settings.listen.port(), settings.media.port(), settings.demo), (3333, 2222, false));
+    }
+
+    #[test]
+    fn a_bad_file_is_refused_with_its_line_and_without_quoting_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("switchyard.toml");
+        std::fs::write(&path, "demo = true\napi_key = \"id:hidden\"\n").unwrap();
+        let refused = Settings::load(Role::AllInOne, Source::default(), Some(&path)).unwrap_err().to_string();
+        assert!(refused.contains("line 2") && refused.contains("api_key"), "{refused}");
+        assert!(!refused.contains("hidden"), "{refused}");
+    }
+}

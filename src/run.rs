@@ -1,0 +1,217 @@
+//! Starts the parts that this process is, waits for a signal or a failure, and stops them in order.
+
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::broker::Broker;
+use common::connect;
+use common::store::Store;
+use common::token::ApiKeys;
+use media_worker::{Worker, WorkerConfig};
+use metrics_exporter_prometheus::PrometheusHandle;
+use rest_api::ApiConfig;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::admin;
+use crate::config::{Role, Settings};
+
+/// Why the process ends other than by a signal.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("cannot listen on {address}: {source}")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("the broker is not reachable: {0}")]
+    Broker(#[from] common::broker::BrokerError),
+    #[error("the store is not reachable: {0}")]
+    Store(#[from] common::store::StoreError),
+    #[error("the worker did not start: {0}")]
+    Worker(#[from] media_worker::StartError),
+    #[error("the API failed: {0}")]
+    Api(#[from] rest_api::ServeError),
+    #[error("a vital part of the worker ended")]
+    WorkerEnded,
+    #[error("the runtime did not start: {0}")]
+    Runtime(std::io::Error),
+}
+
+impl RunError {
+    /// The process exit code (sysexits.h).
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Listen { .. } | Self::Broker(_) | Self::Store(_) => 69,
+            Self::Worker(_) | Self::Api(_) | Self::WorkerEnded | Self::Runtime(_) => 70,
+        }
+    }
+}
+
+/// How long a part waits at its start for a broker or store that is not there yet.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs until SIGINT or SIGTERM (then `Ok`) or until a part fails.
+pub fn run(role: Role, settings: Settings, metrics: PrometheusHandle) -> Result<(), RunError> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(RunError::Runtime)?;
+    runtime.block_on(serve(role, settings, metrics))
+}
+
+async fn serve(role: Role, settings: Settings, metrics: PrometheusHandle) -> Result<(), RunError> {
+    // Listening comes first: a taken port is the likelier mistake and the quicker answer.
+    let listener = match role {
+        Role::AllInOne | Role::Api => Some(listen(settings.listen).await?),
+        Role::Worker => None,
+    };
+    let broker = patiently("broker", || connect::broker(&settings.broker)).await?;
+    let store = patiently("store", || connect::store(&settings.store)).await?;
+    let shutdown = CancellationToken::new();
+    let admin = match settings.admin_listen {
+        Some(address) => {
+            let listener = listen(address).await?;
+            let state = admin::Admin { broker: broker.clone(), store: store.clone(), metrics: metrics.clone() };
+            Some(tokio::spawn(admin::serve(state, listener, shutdown.clone())))
+        }
+        None => None,
+    };
+    let worker = match role {
+        Role::AllInOne | Role::Worker => Some(start_worker(&settings, broker.clone(), store.clone()).await?),
+        Role::Api => None,
+    };
+    let mut api = match listener {
+        Some(listener) => {
+            let config = api_config(&settings, &listener, metrics)?;
+            Some(tokio::spawn(rest_api::serve(config, broker.clone(), store.clone(), listener, shutdown.clone())))
+        }
+        None => None,
+    };
+
+    let outcome = tokio::select! {
+        signal = stop_signal() => {
+            info!(signal, "stopping");
+            Ok(())
+        }
+        ended = async { api.as_mut().expect("guarded by the condition").await }, if api.is_some() => {
+            api = None;
+            match ended {
+                Ok(result) => result.map_err(RunError::from),
+                Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+            }
+        }
+        () = async { worker.as_ref().expect("guarded by the condition").ended().await }, if worker.is_some() => {
+            Err(RunError::WorkerEnded)
+        }
+    };
+    // The worker first: its participants still hear through the API that it goes.
+    if let Some(worker) = worker {
+        worker.stop().await;
+    }
+    shutdown.cancel();
+    if let Some(api) = api {
+        let _ = api.await;
+    }
+    if let Some(admin) = admin {
+        let _ = admin.await;
+    }
+    broker.close().await;
+    outcome
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
+    TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })
+}
+
+/// Tries for a while: on a cluster the parts start in any order.
+async fn patiently<T, E, F>(what: &'static str, mut attempt: impl FnMut() -> F) -> Result<T, E>
+where
+    E: std::fmt::Display,
+    F: Future<Output = Result<T, E>>,
+{
+    let started = Instant::now();
+    let mut pause = Duration::from_millis(200);
+    loop {
+        match attempt().await {
+            Ok(connected) => return Ok(connected),
+            Err(error) if started.elapsed() + pause > CONNECT_PATIENCE => return Err(error),
+            Err(error) => warn!(what, %error, "not reachable yet"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(5));
+    }
+}
+
+async fn start_worker(
+    settings: &Settings, broker: Arc<dyn Broker>, store: Arc<dyn Store>,
+) -> Result<Worker, RunError> {
+    let mut config = WorkerConfig::default();
+    config.lease = settings.lease;
+    config.media.listen = settings.media;
+    config.media.public_addresses = settings.public_addresses.clone();
+    config.media.grace = settings.grace;
+    let worker = match Worker::start(config.clone(), broker.clone(), store.clone()).await {
+        Err(media_worker::StartError::Media(error))
+            if settings.media_port_may_move && error.kind() == std::io::ErrorKind::AddrInUse =>
+        {
+            config.media.listen.set_port(0);
+            Worker::start(config, broker, store).await?
+        }
+        started => started?,
+    };
+    let addresses: Vec<String> = worker.media_addresses().iter().map(SocketAddr::to_string).collect();
+    println!("switchyard: worker {} media on udp {}", worker.id(), addresses.join(", "));
+    Ok(worker)
+}
+
+fn api_config(
+    settings: &Settings, listener: &TcpListener, metrics: PrometheusHandle,
+) -> Result<ApiConfig, RunError> {
+    let address = listener.local_addr().map_err(|source| RunError::Listen { address: settings.listen, source })?;
+    let url = settings.public_url.clone().unwrap_or_else(|| format!("http://{}", reachable(address)));
+    println!("switchyard: listening on http://{}", reachable(address));
+    let dev = settings.api_keys.is_none();
+    let keys = settings.api_keys.clone().unwrap_or_else(ApiKeys::development);
+    if dev {
+        println!("switchyard: no API keys are set: serving on loopback only");
+        println!("switchyard: development key for this run: {}", keys.reveal_first());
+    }
+    if settings.demo {
+        println!("switchyard: open {url}/ in two browser tabs");
+    }
+    Ok(ApiConfig {
+        public_url: url,
+        keys,
+        dev,
+        demo: settings.demo,
+        ice_servers: settings.ice_servers.clone(),
+        metrics: Some(metrics),
+        ..ApiConfig::default()
+    })
+}
+
+/// An address that a browser on this machine can open.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::new([127, 0, 0, 1].into(), address.port()),
+        IpAddr::V6(ip) if ip.is_unspecified() => {
+            SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), address.port())
+        }
+        _ => address,
+    }
+}
+
+#[cfg(unix)]
+async fn stop_signal() -> &'static str {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).expect("the runtime handles signals");
+    tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = tokio::signal::ctrl_c() => "SIGINT",
+    }
+}
+
+#[cfg(not(unix))]
+async fn stop_signal() -> &'static str {
+    let _ = tokio::signal::ctrl_c().await;
+    "interrupt"
+}

@@ -1,0 +1,27 @@
+//! Logs to standard error, metrics to a Prometheus recorder.
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{LogFormat, Settings};
+
+/// Buckets for everything that is measured in seconds: half a millisecond to ten seconds.
+const SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// Installs both for the process; call once.
+pub fn install(settings: &Settings) -> PrometheusHandle {
+    let filter = EnvFilter::try_new(&settings.log).unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match settings.log_format {
+        LogFormat::Text => lines.init(),
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+    }
+    let builder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)
+        .expect("the bucket list is not empty");
+    let recorder = builder.build_recorder();
+    let handle = recorder.handle();
+    // Fails only when a recorder is there already, as in tests that start twice in one process.
+    let _ = metrics::set_global_recorder(recorder);
+    handle
+}
