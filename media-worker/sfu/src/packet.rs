@@ -1,0 +1,60 @@
+//! What the core knows of a packet: its codec, its numbers, and two shared byte ranges.
+
+use bytes::Bytes;
+
+use crate::{Sequence, Timestamp};
+
+/// The codecs that are forwarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Codec {
+    Opus,
+    Vp8,
+    Vp9,
+    H264,
+    Av1,
+}
+
+impl Codec {
+    /// Ticks of the RTP clock per second.
+    pub const fn clock_rate(self) -> u32 {
+        match self {
+            Self::Opus => 48_000,
+            Self::Vp8 | Self::Vp9 | Self::H264 | Self::Av1 => 90_000,
+        }
+    }
+
+    /// Whether a decoder can only start at a keyframe.
+    pub const fn is_video(self) -> bool {
+        !matches!(self, Self::Opus)
+    }
+}
+
+/// One RTP packet. Cloning shares the bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packet {
+    pub ssrc: u32,
+    pub sequence: Sequence,
+    pub timestamp: Timestamp,
+    pub marker: bool,
+    /// The `defined by profile` field in front of the extensions (RFC 3550, section 5.3.1).
+    pub extension_profile: u16,
+    /// The extension block behind its profile and length fields; empty when there is none.
+    pub extensions: Bytes,
+    /// The payload without padding.
+    pub payload: Bytes,
+}
+
+impl Packet {
+    /// A packet without marker and extensions.
+    pub fn new(ssrc: u32, sequence: u16, timestamp: u32, payload: Bytes) -> Self {
+        Self {
+            ssrc,
+            sequence: Sequence(sequence),
+            timestamp: Timestamp(timestamp),
+            marker: false,
+            extension_profile: 0,
+            extensions: Bytes::new(),
+            payload,
+        }
+    }
+}
