@@ -1,0 +1,300 @@
+/**
+ * One WebRTC connection to one endpoint of the server: the `RTCPeerConnection`, its negotiation, its
+ * candidates, and the watch over its ICE and DTLS. A rejoin makes a new one.
+ */
+
+import { LocalCandidates, RemoteCandidates } from './candidates.js';
+import { SwitchyardError } from './errors.js';
+import { Negotiator } from './negotiator.js';
+
+/** ICE "disconnected" often heals by itself; after this long it is restarted. */
+const RESTART_AFTER_MS = 1500;
+/** An ICE restart that has not connected by then is over: rejoin. Within the server's grace time (10 s). */
+const GIVE_UP_AFTER_MS = 9000;
+/** Servers learnt from the join reply come too late for the first gathering; it is repeated if needed. */
+const RELAY_AFTER_MS = 2500;
+
+/**
+ * @typedef {object} ConnectionHooks
+ * @property {(state: 'connected' | 'interrupted') => void} stateChanged
+ * @property {(tracks: import('./types.js').SubscribedTrack[], connection: Connection) => void} subscribed
+ * @property {(tracks: import('./types.js').TrackInfo[]) => void} published
+ * @property {(error: SwitchyardError) => void} lost beyond repair here: rejoin
+ */
+
+/** @typedef {import('./publication.js').LocalPublication} LocalPublication */
+
+export class Connection {
+  #api;
+  #hooks;
+  #negotiator;
+  #localCandidates = new LocalCandidates();
+  #remoteCandidates;
+  /** Transceivers that we made, to publish; the server's are never reused for that. */
+  /** @type {Map<RTCRtpTransceiver, LocalPublication | null>} */
+  #own = new Map();
+  #closed = false;
+  #relaysUnused = false;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #restartTimer;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #giveUpTimer;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #relayTimer;
+  /** @type {RTCDtlsTransport | null} */
+  #dtls = null;
+  #online = () => {
+    if (this.peer.connectionState !== 'connected') this.restartIce().catch(() => {});
+  };
+
+  /**
+   * @param {RTCIceServer[]} iceServers
+   * @param {import('./api.js').ParticipantApi} api
+   * @param {ConnectionHooks} hooks
+   */
+  constructor(iceServers, api, hooks) {
+    this.#hooks = hooks;
+    this.#api = api;
+    this.peer = new RTCPeerConnection({ bundlePolicy: 'max-bundle', iceServers });
+    this.#remoteCandidates = new RemoteCandidates(this.peer);
+    this.#negotiator = new Negotiator(this.peer, {
+      sendOffer: (offer) => api.offer(offer),
+      sendAnswer: (answer) => api.answer(answer),
+      describeTracks: () => this.#describeTracks(),
+      published: (tracks) => hooks.published(tracks),
+      subscribed: (tracks) => {
+        this.#remoteCandidates.apply();
+        hooks.subscribed(tracks, this);
+      },
+      broken: (error) => this.#lose(error),
+    });
+    this.peer.addEventListener('icecandidate', ({ candidate }) => this.#localCandidates.add(candidate));
+    this.peer.addEventListener('connectionstatechange', () => this.#watch());
+    globalThis.addEventListener?.('online', this.#online);
+  }
+
+  get revision() {
+    return this.#negotiator.completed;
+  }
+
+  get closed() {
+    return this.#closed;
+  }
+
+  /** The first offer, for the join request. */
+  prepareFirst() {
+    return this.#negotiator.prepareFirst();
+  }
+
+  /**
+   * The join reply: candidates know their way now, and the first offer has its answer.
+   * @param {import('./types.js').JoinReply} reply
+   */
+  async joined(reply) {
+    if (reply.ice_servers.length > 0) {
+      const known = this.peer.getConfiguration();
+      this.#relaysUnused = (known.iceServers ?? []).length === 0;
+      this.peer.setConfiguration({ ...known, iceServers: reply.ice_servers });
+    }
+    this.#localCandidates.open((candidates) => this.#sendCandidates(candidates));
+    if (reply.answer) {
+      await this.#negotiator.acceptFirst(reply.answer, reply.tracks);
+      this.#remoteCandidates.apply();
+      this.#watch();
+      if (this.#relaysUnused) this.#relayTimer = setTimeout(this.#online, RELAY_AFTER_MS);
+    }
+  }
+
+  /**
+   * Gives every publication an m-line and frees those of publications that are gone; the next offer
+   * says so.
+   * @param {Set<LocalPublication>} publications
+   * @returns {Promise<boolean>} whether there is something to offer
+   */
+  async sync(publications) {
+    const changes = [];
+    for (const [transceiver, user] of this.#own) {
+      if (!user || publications.has(user)) continue;
+      this.#own.set(transceiver, null);
+      transceiver.direction = 'inactive';
+      changes.push(transceiver.sender.replaceTrack(null));
+    }
+    for (const publication of publications) {
+      if (!this.#transceiverOf(publication)) changes.push(this.#attach(publication));
+    }
+    await Promise.all(changes);
+    return changes.length > 0;
+  }
+
+  /**
+   * Sends another track in a publication's place; nothing is negotiated.
+   * @param {LocalPublication} publication
+   * @param {MediaStreamTrack} track
+   */
+  async replace(publication, track) {
+    await this.#transceiverOf(publication)?.sender.replaceTrack(track);
+  }
+
+  /** Offers local changes; see `Negotiator.negotiate`. */
+  negotiate() {
+    return this.#negotiator.negotiate();
+  }
+
+  /** New ICE credentials and candidates, for a path that changed (RFC 8445, section 9). */
+  async restartIce() {
+    if (this.#closed || !this.peer.currentRemoteDescription) return;
+    this.#relaysUnused = false;
+    this.peer.restartIce();
+    this.#giveUpTimer ??= setTimeout(() => {
+      this.#giveUpTimer = undefined;
+      if (this.peer.connectionState !== 'connected') {
+        this.#lose(new SwitchyardError('out_of_step', 'no path to the media server'));
+      }
+    }, GIVE_UP_AFTER_MS);
+    await this.negotiate();
+  }
+
+  /** @param {import('./types.js').ServerOffer} offer */
+  handleServerOffer(offer) {
+    this.#negotiator.handleServerOffer(offer);
+  }
+
+  /** @param {RTCIceCandidateInit[]} candidates */
+  handleCandidates(candidates) {
+    this.#remoteCandidates.add(candidates);
+  }
+
+  /**
+   * What arrives on an m-line.
+   * @param {string} mid
+   * @returns {MediaStreamTrack | null}
+   */
+  trackByMid(mid) {
+    return this.receiverOf(mid)?.track ?? null;
+  }
+
+  /** @param {LocalPublication} publication */
+  midOf(publication) {
+    return this.#transceiverOf(publication)?.mid ?? null;
+  }
+
+  /** @param {LocalPublication} publication */
+  senderOf(publication) {
+    return this.#transceiverOf(publication)?.sender ?? null;
+  }
+
+  /** @param {string} mid */
+  receiverOf(mid) {
+    return this.peer.getTransceivers().find((transceiver) => transceiver.mid === mid)?.receiver ?? null;
+  }
+
+  close() {
+    if (this.#closed) return;
+    this.#closed = true;
+    clearTimeout(this.#restartTimer);
+    clearTimeout(this.#giveUpTimer);
+    clearTimeout(this.#relayTimer);
+    globalThis.removeEventListener?.('online', this.#online);
+    this.#localCandidates.close();
+    this.#negotiator.close();
+    this.peer.close();
+  }
+
+  /** @param {LocalPublication} publication */
+  #transceiverOf(publication) {
+    for (const [transceiver, user] of this.#own) if (user === publication) return transceiver;
+    return null;
+  }
+
+  /**
+   * An m-line that was ours and is negotiated as inactive is taken again, so that toggling a screen
+   * share does not make the description grow.
+   * @param {LocalPublication} publication
+   */
+  async #attach(publication) {
+    for (const [transceiver, user] of this.#own) {
+      const free = !user && transceiver.currentDirection === 'inactive' && transceiver.direction === 'inactive';
+      if (free && transceiver.receiver.track.kind === publication.kind) {
+        this.#own.set(transceiver, publication);
+        transceiver.direction = 'sendonly';
+        await transceiver.sender.replaceTrack(publication.track);
+        return;
+      }
+    }
+    const transceiver = this.peer.addTransceiver(publication.track, { direction: 'sendonly' });
+    this.#own.set(transceiver, publication);
+  }
+
+  /** See `NegotiatorHooks.describeTracks`: what is detached meanwhile is still in the offer being made. */
+  #describeTracks() {
+    const noted = [...this.#own];
+    return () => {
+      /** @type {import('./types.js').TrackDescription[]} */
+      const tracks = [];
+      for (const [transceiver, publication] of noted) {
+        if (!publication || transceiver.mid === null) continue;
+        const { source, id, muted } = publication;
+        tracks.push({ mid: transceiver.mid, source, track_id: id, muted });
+      }
+      return tracks;
+    };
+  }
+
+  /** @param {RTCIceCandidateInit[]} candidates */
+  async #sendCandidates(candidates) {
+    try {
+      await this.#api.candidates(candidates);
+    } catch (error) {
+      if (error instanceof SwitchyardError && error.code === 'endpoint_gone') this.#lose(error);
+      // Otherwise one path less; when none is left, an ICE restart or a rejoin repairs it.
+    }
+  }
+
+  #watch() {
+    if (this.#closed) return;
+    this.#watchDtls();
+    const state = this.peer.connectionState;
+    if (state === 'connected') {
+      clearTimeout(this.#restartTimer);
+      clearTimeout(this.#giveUpTimer);
+      this.#giveUpTimer = undefined;
+      this.#hooks.stateChanged('connected');
+    } else if (state === 'disconnected') {
+      this.#restartLater(RESTART_AFTER_MS);
+    } else if (state === 'failed') {
+      this.#restartLater(0);
+    } else if (state === 'closed') {
+      this.#lose(new SwitchyardError('endpoint_gone', 'the connection was closed'));
+    }
+  }
+
+  /** @param {number} milliseconds */
+  #restartLater(milliseconds) {
+    clearTimeout(this.#restartTimer);
+    this.#restartTimer = setTimeout(() => {
+      if (this.#closed || this.peer.connectionState === 'connected') return;
+      this.#hooks.stateChanged('interrupted');
+      // Offline, every request would fail; `online` restarts as well, and the give-up timer bounds both.
+      this.restartIce().catch(() => {});
+    }, milliseconds);
+  }
+
+  /** DTLS has no restart: a closed or failed one is the server letting go of this endpoint. */
+  #watchDtls() {
+    if (this.#dtls) return;
+    const [transceiver] = this.peer.getTransceivers();
+    this.#dtls = transceiver?.sender.transport ?? transceiver?.receiver.transport ?? null;
+    this.#dtls?.addEventListener('statechange', () => {
+      const state = this.#dtls?.state;
+      if (state !== 'closed' && state !== 'failed') return;
+      this.#lose(new SwitchyardError('endpoint_gone', 'the media server ended the connection'));
+    });
+  }
+
+  /** @param {SwitchyardError} error */
+  #lose(error) {
+    if (this.#closed) return;
+    this.close();
+    this.#hooks.lost(error);
+  }
+}

@@ -1,0 +1,42 @@
+/** Tracks as the room shows them: someone else's (`Publication`) and our own (`LocalPublication`). */
+
+export class Publication {
+  /**
+   * @param {string} id
+   * @param {import('./types.js').TrackKind} kind
+   * @param {import('./types.js').TrackSource} source
+   * @param {boolean} muted
+   */
+  constructor(id, kind, source, muted) {
+    this.id = id;
+    this.kind = kind;
+    this.source = source;
+    this.muted = muted;
+    /** What to play: set while subscribed. @type {MediaStreamTrack | null} */
+    this.track = null;
+    /** The m-line that carries it to us. @type {string | null} */
+    this.mid = null;
+  }
+}
+
+export class LocalPublication {
+  /**
+   * @param {string} id
+   * @param {MediaStreamTrack} track
+   * @param {import('./types.js').TrackSource} source
+   * @param {boolean} muted
+   */
+  constructor(id, track, source, muted) {
+    /** Changes with a rejoin: to the others it is a new track then. */
+    this.id = id;
+    this.kind = /** @type {import('./types.js').TrackKind} */ (track.kind);
+    this.track = track;
+    this.source = source;
+    this.muted = muted;
+    /** What the server was last told; the two differ only while a request is on its way. */
+    this.serverMuted = muted;
+    /** That request, while there is one. @type {Promise<void> | null} */
+    this.syncing = null;
+    track.enabled = !muted;
+  }
+}

@@ -1,0 +1,114 @@
+/**
+ * The words of the HTTP API (docs/API.md) and of this SDK, as JSDoc types. No code.
+ * Times are milliseconds since the Unix epoch.
+ */
+
+/** @typedef {'audio' | 'video'} TrackKind */
+/** @typedef {'camera' | 'microphone' | 'screen' | 'screen_audio' | 'other'} TrackSource */
+/** @typedef {'left' | 'removed' | 'connection_lost' | 'session_closed'} LeaveReason */
+
+/**
+ * A published track as the API describes it.
+ * @typedef {object} TrackInfo
+ * @property {string} id
+ * @property {TrackKind} kind
+ * @property {TrackSource} source
+ * @property {boolean} muted
+ * @property {string} mid the m-line of its publisher, not ours
+ */
+
+/**
+ * @typedef {object} ParticipantInfo
+ * @property {string} id
+ * @property {string} name
+ * @property {'joined' | 'connected' | 'disconnected'} state
+ * @property {number} joined_at
+ * @property {TrackInfo[]} tracks
+ */
+
+/**
+ * What an offer says about one m-line that sends.
+ * @typedef {object} TrackDescription
+ * @property {string} mid
+ * @property {TrackSource} source
+ * @property {string} [track_id]
+ * @property {boolean} [muted]
+ */
+
+/**
+ * Which published track an m-line of the server carries to us.
+ * @typedef {object} SubscribedTrack
+ * @property {string} mid
+ * @property {string} track_id
+ * @property {string} participant_id
+ * @property {TrackKind} kind
+ * @property {TrackSource} source
+ */
+
+/**
+ * @typedef {object} ServerOffer
+ * @property {string} endpoint_id
+ * @property {number} revision
+ * @property {string} sdp
+ * @property {SubscribedTrack[]} tracks everything subscribed, not only what is new
+ */
+
+/** @typedef {{ sdp: string, revision: number }} Answer */
+
+/**
+ * The reply to a join.
+ * @typedef {object} JoinReply
+ * @property {string} session_id
+ * @property {ParticipantInfo} participant
+ * @property {string} endpoint_id
+ * @property {string} destination opaque; sent back with every request about this endpoint
+ * @property {string} token the participant token
+ * @property {number} token_expires_at
+ * @property {RTCIceServer[]} ice_servers
+ * @property {ParticipantInfo[]} participants everyone else
+ * @property {Answer | null} answer
+ * @property {TrackInfo[]} tracks our own
+ */
+
+/**
+ * One event of the server.
+ * @typedef {object} ServerEvent
+ * @property {string} id
+ * @property {string} session_id
+ * @property {number} time
+ * @property {string} type
+ * @property {any} data
+ */
+
+/** @typedef {'websocket' | 'sse' | 'polling'} TransportName */
+
+/**
+ * `connecting` until media flows (or, with nobody else there and nothing published, until joined);
+ * `reconnecting` while the SDK repairs by itself; `disconnected` when it gave up and waits for
+ * `room.reconnect()`; `closed` is final.
+ * @typedef {'connecting' | 'connected' | 'reconnecting' | 'disconnected' | 'closed'} ConnectionState
+ */
+
+/**
+ * A track to publish.
+ * @typedef {object} LocalTrackInit
+ * @property {MediaStreamTrack} track
+ * @property {TrackSource} [source] by default `microphone` or `camera`, by the track's kind
+ * @property {boolean} [muted]
+ */
+
+/**
+ * @typedef {object} JoinOptions
+ * @property {string} [name] shown to the others; at most 256 characters
+ * @property {boolean | MediaTrackConstraints | MediaStreamTrack} [audio] `true` or constraints open the microphone
+ * @property {boolean | MediaTrackConstraints | MediaStreamTrack} [video] `true` or constraints open the camera
+ * @property {LocalTrackInit[]} [tracks] more tracks to publish with the join
+ * @property {string} [participantId] to come back as a known participant (`par_…`)
+ * @property {TransportName} [transport] forces one event transport; by default the best that works
+ * @property {string[]} [apis] base URLs of API instances; consecutive requests go round robin. By
+ *   default the link's own address
+ * @property {boolean} [leaveOnPageHide] tell the server when the page goes away; default true
+ * @property {AbortSignal} [signal] cancels the join; what was begun is taken back
+ */
+
+export {};
