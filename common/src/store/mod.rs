@@ -25,6 +25,8 @@ use crate::model::{
 };
 use crate::time::UnixMillis;
 
+#[cfg(any(test, feature = "testsuite"))]
+pub mod conformance;
 pub mod embedded;
 pub mod metered;
 pub mod mongodb;
@@ -148,40 +150,64 @@ pub trait Store: Send + Sync + 'static {
     /// Compare-and-set of the session's only pipeline: guard = open, `epoch == expected_epoch`, no pipeline. Sets it,
     /// `epoch + 1` and `previous_worker_id`. The same placement again is `Applied` as long as it stands.
     async fn place_pipeline(
-        &self, session: SessionId, expected_epoch: i64, pipeline: &Pipeline,
+        &self,
+        session: SessionId,
+        expected_epoch: i64,
+        pipeline: &Pipeline,
     ) -> StoreResult<Guarded>;
 
     /// Drops a dead pipeline: guard = `epoch == expected_epoch` and this pipeline. Bumps `epoch`; the endpoints on
     /// that pipeline become `closed` and their participants `disconnected`, their tracks are removed.
     async fn drop_pipeline(
-        &self, session: SessionId, expected_epoch: i64, pipeline: PipelineId,
+        &self,
+        session: SessionId,
+        expected_epoch: i64,
+        pipeline: PipelineId,
     ) -> StoreResult<Guarded>;
 
     /// Adds the participant, or replaces the entry of the same id (a rejoin). Guard = open, `epoch == epoch`.
     async fn put_participant(
-        &self, session: SessionId, epoch: i64, participant: &Participant,
+        &self,
+        session: SessionId,
+        epoch: i64,
+        participant: &Participant,
     ) -> StoreResult<Guarded>;
 
     /// Sets the endpoint's state and the participant's state that follows from it (`New` → joined; `Connected` →
     /// connected; `Disconnected`, `Closed` → disconnected). Guard = the participant has exactly this endpoint.
     async fn set_endpoint_state(
-        &self, session: SessionId, participant: ParticipantId, endpoint: EndpointId, state: EndpointState,
+        &self,
+        session: SessionId,
+        participant: ParticipantId,
+        endpoint: EndpointId,
+        state: EndpointState,
     ) -> StoreResult<Guarded>;
 
     /// Replaces the participant's tracks by these. Guard = the participant has exactly this endpoint.
     async fn set_tracks(
-        &self, session: SessionId, participant: ParticipantId, endpoint: EndpointId, tracks: &[Track],
+        &self,
+        session: SessionId,
+        participant: ParticipantId,
+        endpoint: EndpointId,
+        tracks: &[Track],
     ) -> StoreResult<Guarded>;
 
     /// Guard = the participant has this track.
     async fn set_track_muted(
-        &self, session: SessionId, participant: ParticipantId, track: TrackId, muted: bool,
+        &self,
+        session: SessionId,
+        participant: ParticipantId,
+        track: TrackId,
+        muted: bool,
     ) -> StoreResult<Guarded>;
 
     /// Guard = the participant is there, and with exactly this endpoint when one is named (so that a late report about
     /// an old endpoint cannot remove who has rejoined).
     async fn remove_participant(
-        &self, session: SessionId, participant: ParticipantId, endpoint: Option<EndpointId>,
+        &self,
+        session: SessionId,
+        participant: ParticipantId,
+        endpoint: Option<EndpointId>,
     ) -> StoreResult<Guarded>;
 
     /// Closes it: `state`, `closed_at`, no participants, no pipelines. Guard = open.
@@ -199,7 +225,11 @@ pub trait Store: Send + Sync + 'static {
     async fn put_worker(&self, worker: &Worker) -> StoreResult<()>;
     /// Renews the lease; `false` when there is no such row (it was declared dead).
     async fn renew_worker(
-        &self, id: WorkerId, lease_until: UnixMillis, state: WorkerState, load: WorkerLoad,
+        &self,
+        id: WorkerId,
+        lease_until: UnixMillis,
+        state: WorkerState,
+        load: WorkerLoad,
     ) -> StoreResult<bool>;
     async fn worker(&self, id: WorkerId) -> StoreResult<Option<Worker>>;
     async fn workers(&self) -> StoreResult<Vec<Worker>>;

@@ -1,0 +1,169 @@
+//! What is stored is read back: sessions, workers, timelines.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{participant, pipeline, placed, read, session};
+use crate::model::{
+    CommandId, ParticipantId, SessionId, SessionState, TimelineEntry, Worker, WorkerId, WorkerLoad,
+    WorkerState,
+};
+use crate::store::{Inserted, SessionFilter, Store};
+use crate::time::UnixMillis;
+
+pub async fn a_session_is_read_back_as_it_was_inserted(store: Arc<dyn Store>) {
+    let pipeline = pipeline();
+    let mut full = session();
+    full.name = None;
+    full.closed_at = Some(UnixMillis(i64::MAX));
+    full.epoch = 1 << 40;
+    full.previous_worker_id = Some(WorkerId::new());
+    full.participants = vec![participant("Ünï·$code.\u{1F600}", &pipeline), participant("", &pipeline)];
+    full.participants[1].endpoint = None;
+    full.participants[1].tracks.clear();
+    full.pipelines = vec![pipeline];
+    assert_eq!(store.insert_session(&full).await.unwrap(), Inserted::New);
+    assert_eq!(read(&store, full.id).await, full);
+}
+
+pub async fn an_id_is_inserted_once(store: Arc<dyn Store>) {
+    let first = session();
+    let mut second = session();
+    second.id = first.id;
+    assert_eq!(store.insert_session(&first).await.unwrap(), Inserted::New);
+    let existing = Inserted::Existing(Box::new(first.clone()));
+    assert_eq!(store.insert_session(&second).await.unwrap(), existing, "the other gets the winner's");
+    assert_eq!(
+        store.insert_session(&first).await.unwrap(),
+        existing,
+        "a repeat gets its own command id back"
+    );
+    assert_eq!(read(&store, first.id).await, first);
+}
+
+pub async fn what_is_not_there_is_none(store: Arc<dyn Store>) {
+    assert_eq!(store.session(SessionId::new()).await.unwrap(), None);
+    assert_eq!(store.worker(WorkerId::new()).await.unwrap(), None);
+    assert_eq!(store.sessions(&SessionFilter::default()).await.unwrap(), vec![]);
+    assert_eq!(store.workers().await.unwrap(), vec![]);
+    assert_eq!(store.timeline(SessionId::new()).await.unwrap(), vec![]);
+    assert_eq!(store.delete_closed_sessions(UnixMillis(i64::MAX)).await.unwrap(), 0);
+}
+
+pub async fn sessions_are_listed_in_pages_and_by_filter(store: Arc<dyn Store>) {
+    let mut ids = Vec::new();
+    for index in 0..7 {
+        let mut each = session();
+        each.key_id = if index % 2 == 0 { "even" } else { "odd" }.into();
+        store.insert_session(&each).await.unwrap();
+        ids.push(each.id);
+    }
+    ids.sort();
+    store.close_session(ids[2], UnixMillis(5)).await.unwrap();
+
+    let list = async |filter: SessionFilter| -> Vec<SessionId> {
+        store.sessions(&filter).await.unwrap().iter().map(|session| session.id).collect()
+    };
+    let all = SessionFilter::default();
+    assert_eq!(list(all.clone()).await, ids);
+    assert_eq!(list(SessionFilter { limit: 3, ..all.clone() }).await, ids[..3]);
+    assert_eq!(list(SessionFilter { limit: 3, after: Some(ids[2]), ..all.clone() }).await, ids[3..6]);
+    assert_eq!(list(SessionFilter { after: Some(ids[6]), ..all.clone() }).await, []);
+
+    let open: Vec<_> = ids.iter().copied().filter(|id| *id != ids[2]).collect();
+    assert_eq!(list(SessionFilter { open_only: true, ..all.clone() }).await, open);
+    let odd = SessionFilter { key_id: Some("odd".into()), ..all.clone() };
+    let of_odd = store.sessions(&odd).await.unwrap();
+    assert_eq!(of_odd.len(), 3);
+    assert!(of_odd.iter().all(|session| session.key_id == "odd"));
+    let both = SessionFilter { key_id: Some("even".into()), open_only: true, after: Some(ids[0]), limit: 10 };
+    for session in store.sessions(&both).await.unwrap() {
+        assert!(session.key_id == "even" && session.state == SessionState::Open && session.id > ids[0]);
+    }
+    // A key id is anyone's text: it is compared, never interpreted.
+    for hostile in ["$ne", "{\"$gt\":\"\"}", "", ".*"] {
+        assert_eq!(list(SessionFilter { key_id: Some(hostile.into()), ..all.clone() }).await, []);
+    }
+}
+
+pub async fn only_sessions_closed_long_ago_are_deleted(store: Arc<dyn Store>) {
+    let (long_ago, recently, open) = (session(), session(), session());
+    for each in [&long_ago, &recently, &open] {
+        store.insert_session(each).await.unwrap();
+    }
+    store.close_session(long_ago.id, UnixMillis(99)).await.unwrap();
+    store.close_session(recently.id, UnixMillis(100)).await.unwrap();
+    assert_eq!(store.delete_closed_sessions(UnixMillis(100)).await.unwrap(), 1);
+    assert_eq!(store.session(long_ago.id).await.unwrap(), None);
+    assert_eq!(read(&store, recently.id).await.state, SessionState::Closed);
+    assert_eq!(read(&store, open.id).await, open);
+    assert_eq!(store.delete_closed_sessions(UnixMillis(100)).await.unwrap(), 0);
+    assert_eq!(store.insert_session(&long_ago).await.unwrap(), Inserted::New, "its id is free again");
+}
+
+pub async fn a_worker_row_lives_from_put_to_remove(store: Arc<dyn Store>) {
+    let load =
+        WorkerLoad { memory_bytes: 1 << 33, cpu: 0.25, packets_per_second: 1e6, endpoints: 3, pipelines: 2 };
+    let mut workers: Vec<Worker> = (0..3)
+        .map(|index| Worker {
+            id: WorkerId::new(),
+            address: format!("127.0.0.1:{}", 5000 + index),
+            lease_until: UnixMillis(10),
+            state: WorkerState::Ready,
+            load: WorkerLoad::default(),
+        })
+        .collect();
+    workers.sort_by_key(|worker| worker.id);
+    for worker in workers.iter().rev() {
+        store.put_worker(worker).await.unwrap();
+    }
+    assert_eq!(store.workers().await.unwrap(), workers, "in order of their ids");
+
+    let renewed = store.renew_worker(workers[0].id, UnixMillis(20), WorkerState::Draining, load).await;
+    assert!(renewed.unwrap());
+    workers[0] =
+        Worker { lease_until: UnixMillis(20), state: WorkerState::Draining, load, ..workers[0].clone() };
+    assert_eq!(store.worker(workers[0].id).await.unwrap().as_ref(), Some(&workers[0]));
+    let again = store.renew_worker(workers[0].id, UnixMillis(20), WorkerState::Draining, load).await;
+    assert!(again.unwrap(), "a renewal that changes nothing still found the row");
+
+    store.remove_worker(workers[0].id).await.unwrap();
+    store.remove_worker(workers[0].id).await.unwrap();
+    let late = store.renew_worker(workers[0].id, UnixMillis(30), WorkerState::Ready, load).await;
+    assert!(!late.unwrap(), "declared dead");
+    assert_eq!(store.worker(workers[0].id).await.unwrap(), None, "a late renewal does not bring it back");
+    assert_eq!(store.workers().await.unwrap(), workers[1..]);
+
+    workers[1].address = "[::1]:6000".into();
+    store.put_worker(&workers[1]).await.unwrap();
+    assert_eq!(store.workers().await.unwrap(), workers[1..], "put replaces");
+}
+
+pub async fn the_timeline_is_in_order_of_time(store: Arc<dyn Store>) {
+    let (busy, other) = (SessionId::new(), SessionId::new());
+    let entry = |session_id, at, what: &str| TimelineEntry {
+        session_id,
+        at: UnixMillis(at),
+        what: what.into(),
+        cause: CommandId::new().to_string(),
+        participant_id: (at % 2 == 0).then(ParticipantId::new),
+    };
+    let third = entry(busy, 3_000, "participant.left");
+    let first = entry(busy, 1_000, "session.created");
+    let second = entry(busy, 2_000, "participant.joined");
+    let same_time = entry(busy, 2_000, "participant.connected");
+    let elsewhere = entry(other, 1, "session.created");
+    for each in [&third, &first, &second, &same_time, &elsewhere] {
+        store.append_timeline(each).await.unwrap();
+    }
+    assert_eq!(store.timeline(busy).await.unwrap(), [first, second, same_time, third]);
+    assert_eq!(store.timeline(other).await.unwrap(), [elsewhere]);
+}
+
+pub async fn it_is_reachable(store: Arc<dyn Store>) {
+    store.ping(Duration::from_secs(10)).await.unwrap();
+    assert!(*store.connected().borrow());
+    // Reading does not need a session that is placed, and a placed one reads the same everywhere.
+    let (stored, _) = placed(&store, &["a"]).await;
+    assert_eq!(read(&store, stored.id).await, stored);
+}

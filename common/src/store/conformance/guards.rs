@@ -1,0 +1,286 @@
+//! Every guard both ways: applied with exactly its effect, or refused with nothing written.
+
+use std::sync::Arc;
+
+use super::{applied, endpoint_of, participant, pipeline, placed, read, refused, session, track};
+use crate::model::{
+    EndpointId, EndpointState, ParticipantId, ParticipantState, PipelineId, Session, SessionId, SessionState,
+    TrackId,
+};
+use crate::store::{Guarded, Store};
+use crate::time::UnixMillis;
+
+/// Refused, with what is stored, which is what was stored before.
+async fn nothing_written(store: &Arc<dyn Store>, before: &Session, outcome: Guarded) {
+    assert_eq!(refused(outcome).as_ref(), Some(before));
+    assert_eq!(read(store, before.id).await, *before);
+}
+
+pub async fn placing_needs_an_open_session_of_that_epoch_without_pipeline(store: Arc<dyn Store>) {
+    let (stored, pipeline) = (session(), pipeline());
+    store.insert_session(&stored).await.unwrap();
+    for wrong in [-1, 1, i64::MAX, i64::MIN] {
+        nothing_written(&store, &stored, store.place_pipeline(stored.id, wrong, &pipeline).await.unwrap())
+            .await;
+    }
+    let placed = applied(store.place_pipeline(stored.id, 0, &pipeline).await.unwrap());
+    let expected = Session {
+        epoch: 1,
+        pipelines: vec![pipeline.clone()],
+        previous_worker_id: Some(pipeline.worker_id),
+        ..stored.clone()
+    };
+    assert_eq!(placed, expected);
+    assert_eq!(read(&store, stored.id).await, expected);
+
+    let rival = super::pipeline();
+    for epoch in [0, 1] {
+        nothing_written(&store, &expected, store.place_pipeline(stored.id, epoch, &rival).await.unwrap())
+            .await;
+    }
+    let closed = applied(store.close_session(stored.id, UnixMillis(7)).await.unwrap());
+    nothing_written(&store, &closed, store.place_pipeline(stored.id, 1, &rival).await.unwrap()).await;
+}
+
+pub async fn a_repeated_placement_is_a_success(store: Arc<dyn Store>) {
+    let (stored, pipeline) = placed(&store, &["a"]).await;
+    assert_eq!(applied(store.place_pipeline(stored.id, 0, &pipeline).await.unwrap()), stored);
+    let dropped = applied(store.drop_pipeline(stored.id, 1, pipeline.id).await.unwrap());
+    nothing_written(&store, &dropped, store.place_pipeline(stored.id, 0, &pipeline).await.unwrap()).await;
+}
+
+pub async fn dropping_a_pipeline_ends_what_was_on_it(store: Arc<dyn Store>) {
+    let (mut stored, pipeline) = placed(&store, &["a", "b"]).await;
+    let mut without_endpoint = participant("c", &pipeline);
+    without_endpoint.endpoint = None;
+    let elsewhere = participant("d", &super::pipeline());
+    for each in [&without_endpoint, &elsewhere] {
+        stored = applied(store.put_participant(stored.id, 1, each).await.unwrap());
+    }
+    let mut expected = stored.clone();
+    expected.epoch = 2;
+    expected.pipelines.clear();
+    for lost in &mut expected.participants[..2] {
+        lost.state = ParticipantState::Disconnected;
+        lost.tracks.clear();
+        lost.endpoint.as_mut().unwrap().state = EndpointState::Closed;
+    }
+    assert_eq!(applied(store.drop_pipeline(stored.id, 1, pipeline.id).await.unwrap()), expected);
+    assert_eq!(read(&store, stored.id).await, expected);
+    assert_eq!(expected.previous_worker_id, Some(pipeline.worker_id), "still known for the next placement");
+}
+
+pub async fn dropping_needs_that_pipeline_at_that_epoch(store: Arc<dyn Store>) {
+    let (stored, pipeline) = placed(&store, &["a"]).await;
+    for epoch in [0, 2] {
+        nothing_written(&store, &stored, store.drop_pipeline(stored.id, epoch, pipeline.id).await.unwrap())
+            .await;
+    }
+    let unknown = store.drop_pipeline(stored.id, 1, PipelineId::new()).await.unwrap();
+    nothing_written(&store, &stored, unknown).await;
+    let dropped = applied(store.drop_pipeline(stored.id, 1, pipeline.id).await.unwrap());
+    for epoch in [1, 2] {
+        let again = store.drop_pipeline(stored.id, epoch, pipeline.id).await.unwrap();
+        nothing_written(&store, &dropped, again).await;
+    }
+}
+
+pub async fn a_participant_is_added_or_replaced(store: Arc<dyn Store>) {
+    let (stored, pipeline) = placed(&store, &["a", "b", "c"]).await;
+    let mut rejoined = participant("$b {$ne: 1} \u{1F600}", &pipeline);
+    rejoined.id = stored.participants[1].id;
+    rejoined.tracks.clear();
+    let mut expected = stored.clone();
+    expected.participants[1] = rejoined.clone();
+    assert_eq!(
+        applied(store.put_participant(stored.id, 1, &rejoined).await.unwrap()),
+        expected,
+        "in its place"
+    );
+    assert_eq!(applied(store.put_participant(stored.id, 1, &rejoined).await.unwrap()), expected, "and again");
+
+    let mut bare = participant("d", &pipeline);
+    bare.endpoint = None;
+    expected.participants.push(bare.clone());
+    assert_eq!(applied(store.put_participant(stored.id, 1, &bare).await.unwrap()), expected, "at the end");
+    let mut with_endpoint = participant("d", &pipeline);
+    with_endpoint.id = bare.id;
+    expected.participants[3] = with_endpoint.clone();
+    assert_eq!(applied(store.put_participant(stored.id, 1, &with_endpoint).await.unwrap()), expected);
+    expected.participants[3] = bare.clone();
+    assert_eq!(
+        applied(store.put_participant(stored.id, 1, &bare).await.unwrap()),
+        expected,
+        "no endpoint again"
+    );
+    assert_eq!(read(&store, stored.id).await, expected);
+}
+
+pub async fn putting_a_participant_needs_an_open_session_of_that_epoch(store: Arc<dyn Store>) {
+    let (stored, pipeline) = placed(&store, &["a"]).await;
+    let newcomer = participant("b", &pipeline);
+    for each in [&newcomer, &stored.participants[0]] {
+        for epoch in [0, 2] {
+            nothing_written(&store, &stored, store.put_participant(stored.id, epoch, each).await.unwrap())
+                .await;
+        }
+    }
+    let closed = applied(store.close_session(stored.id, UnixMillis(1)).await.unwrap());
+    nothing_written(&store, &closed, store.put_participant(stored.id, 1, &newcomer).await.unwrap()).await;
+}
+
+pub async fn the_participant_follows_its_endpoint(store: Arc<dyn Store>) {
+    let (stored, _) = placed(&store, &["a", "b"]).await;
+    let (participant, endpoint) = (stored.participants[1].id, endpoint_of(&stored.participants[1]));
+    for (state, follows) in [
+        (EndpointState::Connected, ParticipantState::Connected),
+        (EndpointState::Disconnected, ParticipantState::Disconnected),
+        (EndpointState::New, ParticipantState::Joined),
+        (EndpointState::Closed, ParticipantState::Disconnected),
+        (EndpointState::Closed, ParticipantState::Disconnected),
+    ] {
+        let mut expected = stored.clone();
+        expected.participants[1].state = follows;
+        expected.participants[1].endpoint.as_mut().unwrap().state = state;
+        let outcome = store.set_endpoint_state(stored.id, participant, endpoint, state).await.unwrap();
+        assert_eq!(applied(outcome), expected, "{state:?}");
+        assert_eq!(read(&store, stored.id).await, expected);
+    }
+}
+
+pub async fn endpoint_state_needs_that_endpoint(store: Arc<dyn Store>) {
+    let (stored, pipeline) = placed(&store, &["a", "b"]).await;
+    let mut bare = participant("c", &pipeline);
+    bare.endpoint = None;
+    let stored = applied(store.put_participant(stored.id, stored.epoch, &bare).await.unwrap());
+    let (a, b) = (&stored.participants[0], &stored.participants[1]);
+    for (participant, endpoint) in [
+        (a.id, EndpointId::new()),
+        (a.id, endpoint_of(b)),
+        (ParticipantId::new(), endpoint_of(a)),
+        (bare.id, endpoint_of(a)),
+    ] {
+        let state = EndpointState::Connected;
+        let outcome = store.set_endpoint_state(stored.id, participant, endpoint, state).await.unwrap();
+        nothing_written(&store, &stored, outcome).await;
+    }
+}
+
+pub async fn tracks_need_that_endpoint(store: Arc<dyn Store>) {
+    let (stored, _) = placed(&store, &["a", "b"]).await;
+    let (a, b) = (&stored.participants[0], &stored.participants[1]);
+    let tracks = [track(), track()];
+    for (participant, endpoint) in
+        [(a.id, EndpointId::new()), (a.id, endpoint_of(b)), (ParticipantId::new(), endpoint_of(a))]
+    {
+        let outcome = store.set_tracks(stored.id, participant, endpoint, &tracks).await.unwrap();
+        nothing_written(&store, &stored, outcome).await;
+    }
+    let mut expected = stored.clone();
+    for tracks in [&tracks[..], &tracks[1..], &[]] {
+        expected.participants[0].tracks = tracks.to_vec();
+        let outcome = store.set_tracks(stored.id, a.id, endpoint_of(a), tracks).await.unwrap();
+        assert_eq!(applied(outcome), expected, "only these tracks of only this participant");
+    }
+    assert_eq!(read(&store, stored.id).await, expected);
+}
+
+pub async fn muting_needs_that_track(store: Arc<dyn Store>) {
+    let (stored, _) = placed(&store, &["a", "b"]).await;
+    let (a, b) = (&stored.participants[0], &stored.participants[1]);
+    // Both publish a track of one id: only the named participant's may change.
+    let shared = track();
+    for each in [a, b] {
+        let tracks = [track(), shared.clone()];
+        applied(store.set_tracks(stored.id, each.id, endpoint_of(each), &tracks).await.unwrap());
+    }
+    let stored = read(&store, stored.id).await;
+    for (participant, track) in [
+        (a.id, TrackId::new()),
+        (a.id, stored.participants[1].tracks[0].id),
+        (ParticipantId::new(), shared.id),
+    ] {
+        let outcome = store.set_track_muted(stored.id, participant, track, true).await.unwrap();
+        nothing_written(&store, &stored, outcome).await;
+    }
+    for muted in [true, true, false] {
+        let mut expected = stored.clone();
+        expected.participants[1].tracks[1].muted = muted;
+        let outcome = store.set_track_muted(stored.id, b.id, shared.id, muted).await.unwrap();
+        assert_eq!(applied(outcome), expected);
+        assert_eq!(read(&store, stored.id).await, expected);
+    }
+}
+
+pub async fn removing_needs_that_participant_and_endpoint(store: Arc<dyn Store>) {
+    let (stored, _) = placed(&store, &["a", "b", "c"]).await;
+    let (a, b, c) = (&stored.participants[0], &stored.participants[1], &stored.participants[2]);
+    for (participant, endpoint) in [
+        (ParticipantId::new(), None),
+        (ParticipantId::new(), Some(endpoint_of(a))),
+        (a.id, Some(EndpointId::new())),
+        (a.id, Some(endpoint_of(b))),
+    ] {
+        let outcome = store.remove_participant(stored.id, participant, endpoint).await.unwrap();
+        nothing_written(&store, &stored, outcome).await;
+    }
+    let mut expected = stored.clone();
+    expected.participants = vec![b.clone(), c.clone()];
+    let outcome = store.remove_participant(stored.id, a.id, Some(endpoint_of(a))).await.unwrap();
+    assert_eq!(applied(outcome), expected);
+    expected.participants = vec![b.clone()];
+    let outcome = store.remove_participant(stored.id, c.id, None).await.unwrap();
+    assert_eq!(applied(outcome), expected);
+    let again = store.remove_participant(stored.id, c.id, None).await.unwrap();
+    nothing_written(&store, &expected, again).await;
+}
+
+pub async fn closing_ends_everything_once(store: Arc<dyn Store>) {
+    let (stored, pipeline) = placed(&store, &["a"]).await;
+    let expected = Session {
+        state: SessionState::Closed,
+        closed_at: Some(UnixMillis(42)),
+        participants: vec![],
+        pipelines: vec![],
+        ..stored.clone()
+    };
+    assert_eq!(applied(store.close_session(stored.id, UnixMillis(42)).await.unwrap()), expected);
+    nothing_written(&store, &expected, store.close_session(stored.id, UnixMillis(43)).await.unwrap()).await;
+    for outcome in every_other_change(&store, stored.id, &stored, pipeline.id).await {
+        nothing_written(&store, &expected, outcome).await;
+    }
+}
+
+pub async fn nothing_changes_a_session_that_is_not_there(store: Arc<dyn Store>) {
+    let (stored, pipeline) = placed(&store, &["a"]).await;
+    let missing = SessionId::new();
+    let mut outcomes = every_other_change(&store, missing, &stored, pipeline.id).await;
+    outcomes.push(store.close_session(missing, UnixMillis(1)).await.unwrap());
+    for outcome in outcomes {
+        assert_eq!(refused(outcome), None);
+    }
+    assert_eq!(store.session(missing).await.unwrap(), None, "and no update made it");
+    assert_eq!(read(&store, stored.id).await, stored);
+}
+
+/// Every change but closing, of `session`, with arguments that fit `like`.
+async fn every_other_change(
+    store: &Arc<dyn Store>,
+    session: SessionId,
+    like: &Session,
+    pipeline: PipelineId,
+) -> Vec<Guarded> {
+    let participant = &like.participants[0];
+    let (id, endpoint) = (participant.id, endpoint_of(participant));
+    let state = EndpointState::Connected;
+    vec![
+        store.place_pipeline(session, like.epoch, &super::pipeline()).await.unwrap(),
+        store.drop_pipeline(session, like.epoch, pipeline).await.unwrap(),
+        store.put_participant(session, like.epoch, participant).await.unwrap(),
+        store.set_endpoint_state(session, id, endpoint, state).await.unwrap(),
+        store.set_tracks(session, id, endpoint, &[track()]).await.unwrap(),
+        store.set_track_muted(session, id, participant.tracks[0].id, true).await.unwrap(),
+        store.remove_participant(session, id, None).await.unwrap(),
+        store.remove_participant(session, id, Some(endpoint)).await.unwrap(),
+    ]
+}

@@ -1,0 +1,168 @@
+//! The suite that both stores pass: the promises of [`crate::store`], one function each.
+//!
+//! Every function gets a store with nothing in it and panics where a promise is broken. [`store_conformance!`] makes a
+//! test of each. Where something must be awaited, patience is bounded by [`PATIENCE`].
+//!
+//! [`store_conformance!`]: crate::store_conformance
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Guarded, SessionChange, SessionWatch, Store};
+use crate::model::{
+    CommandId, Endpoint, EndpointId, EndpointState, Grants, Participant, ParticipantId, ParticipantState,
+    Pipeline, PipelineId, PipelineState, Session, SessionId, SessionState, Track, TrackId, TrackKind,
+    TrackSource, WorkerId,
+};
+use crate::time::UnixMillis;
+
+pub mod documents;
+pub mod guards;
+pub mod races;
+pub mod sequences;
+pub mod watching;
+
+/// How long a change may take to arrive on the slowest machine that runs this.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Makes one test of every function of the suite. `$run` is called as `$run(|store| async { … }).await`, with an empty
+/// store of its own as `Arc<dyn Store>`.
+#[macro_export]
+macro_rules! store_conformance {
+    ($run:path) => {
+        $crate::store_conformance! { $run, documents:
+            a_session_is_read_back_as_it_was_inserted, an_id_is_inserted_once, what_is_not_there_is_none,
+            sessions_are_listed_in_pages_and_by_filter, only_sessions_closed_long_ago_are_deleted,
+            a_worker_row_lives_from_put_to_remove, the_timeline_is_in_order_of_time, it_is_reachable
+        }
+        $crate::store_conformance! { $run, guards:
+            placing_needs_an_open_session_of_that_epoch_without_pipeline, a_repeated_placement_is_a_success,
+            dropping_a_pipeline_ends_what_was_on_it, dropping_needs_that_pipeline_at_that_epoch,
+            a_participant_is_added_or_replaced, putting_a_participant_needs_an_open_session_of_that_epoch,
+            the_participant_follows_its_endpoint, endpoint_state_needs_that_endpoint, tracks_need_that_endpoint,
+            muting_needs_that_track, removing_needs_that_participant_and_endpoint, closing_ends_everything_once,
+            nothing_changes_a_session_that_is_not_there
+        }
+        $crate::store_conformance! { $run, races:
+            one_of_sixteen_placements_wins, one_of_eight_inserts_wins, one_of_eight_drops_wins,
+            changes_of_different_parts_all_survive
+        }
+        $crate::store_conformance! { $run, watching:
+            changes_arrive_in_order, nothing_falls_between_opening_and_listing,
+            a_token_resumes_exactly_behind_its_change, every_watch_gets_every_change,
+            what_changes_nothing_is_no_change, a_dropped_next_loses_nothing, a_foreign_token_is_lost_history
+        }
+    };
+    ($run:path, $module:ident: $($name:ident),+ $(,)?) => {
+        mod $module {
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    $run(|store| async move { $crate::store::conformance::$module::$name(store).await }).await;
+                }
+            )+
+        }
+    };
+}
+
+/// A new open session.
+pub fn session() -> Session {
+    Session {
+        id: SessionId::new(),
+        state: SessionState::Open,
+        name: Some("stand-up".into()),
+        created_at: UnixMillis(1_700_000_000_000),
+        closed_at: None,
+        key_id: "key1".into(),
+        command_id: CommandId::new(),
+        epoch: 0,
+        pipelines: vec![],
+        participants: vec![],
+        previous_worker_id: None,
+    }
+}
+
+pub fn pipeline() -> Pipeline {
+    Pipeline { id: PipelineId::new(), worker_id: WorkerId::new(), state: PipelineState::Ready }
+}
+
+/// A participant with a new endpoint on the pipeline and one track.
+pub fn participant(name: &str, on: &Pipeline) -> Participant {
+    Participant {
+        id: ParticipantId::new(),
+        name: name.into(),
+        state: ParticipantState::Joined,
+        grants: Grants { can_publish: true, can_subscribe: true, admin: false },
+        joined_at: UnixMillis(1_700_000_000_001),
+        command_id: CommandId::new(),
+        endpoint: Some(Endpoint {
+            id: EndpointId::new(),
+            pipeline_id: on.id,
+            worker_id: on.worker_id,
+            state: EndpointState::New,
+        }),
+        tracks: vec![track()],
+    }
+}
+
+pub fn track() -> Track {
+    Track {
+        id: TrackId::new(),
+        kind: TrackKind::Video,
+        source: TrackSource::Camera,
+        muted: false,
+        mid: "0".into(),
+    }
+}
+
+fn endpoint_of(participant: &Participant) -> EndpointId {
+    participant.endpoint.as_ref().expect("this test gave it an endpoint").id
+}
+
+/// Inserts a session, places a pipeline and puts these participants on it.
+async fn placed(store: &Arc<dyn Store>, names: &[&str]) -> (Session, Pipeline) {
+    let (mut stored, pipeline) = (session(), pipeline());
+    store.insert_session(&stored).await.unwrap();
+    stored = applied(store.place_pipeline(stored.id, 0, &pipeline).await.unwrap());
+    for name in names {
+        let participant = participant(name, &pipeline);
+        stored = applied(store.put_participant(stored.id, stored.epoch, &participant).await.unwrap());
+    }
+    (stored, pipeline)
+}
+
+/// What the store has now.
+async fn read(store: &Arc<dyn Store>, id: SessionId) -> Session {
+    store.session(id).await.unwrap().expect("the session is stored")
+}
+
+/// The session after a change that must have been applied.
+#[track_caller]
+fn applied(outcome: Guarded) -> Session {
+    match outcome {
+        Guarded::Applied(session) => *session,
+        Guarded::Refused(stored) => panic!("refused, stored is {stored:?}"),
+    }
+}
+
+/// The session as stored when a change must have been refused.
+#[track_caller]
+fn refused(outcome: Guarded) -> Option<Session> {
+    match outcome {
+        Guarded::Refused(stored) => stored.map(|session| *session),
+        Guarded::Applied(session) => panic!("applied, stored is now {session:?}"),
+    }
+}
+
+/// The next change, within [`PATIENCE`].
+#[track_caller]
+pub fn next_of(watch: &mut Box<dyn SessionWatch>) -> impl Future<Output = SessionChange> + use<'_> {
+    let caller = std::panic::Location::caller();
+    async move {
+        match tokio::time::timeout(PATIENCE, watch.next()).await {
+            Ok(Ok(change)) => change,
+            Ok(Err(error)) => panic!("{caller}: the watch ended: {error}"),
+            Err(_) => panic!("{caller}: no change within {PATIENCE:?}"),
+        }
+    }
+}

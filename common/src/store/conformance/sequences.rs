@@ -1,0 +1,336 @@
+//! Random sequences of changes against a model: every outcome and every document must be equal.
+//!
+//! The universe is small on purpose (two sessions, three participants, four endpoints …), so that guards hold and fail
+//! about equally often and ids collide. Everything comes from the seed, the ids too, so that two stores given the same
+//! seed end with the same documents, and a failure is repeated by its seed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::{participant, pipeline, session, track};
+use crate::model::{
+    CommandId, Endpoint, EndpointId, EndpointState, Participant, ParticipantId, ParticipantState, Pipeline,
+    PipelineId, Session, SessionId, SessionState, Track, TrackId, WorkerId,
+};
+use crate::store::{Guarded, Inserted, SessionFilter, Store};
+use crate::time::UnixMillis;
+
+/// One change with all its arguments.
+#[derive(Debug, Clone)]
+enum Change {
+    Insert(Session),
+    Place(SessionId, i64, Pipeline),
+    Drop(SessionId, i64, PipelineId),
+    Put(SessionId, i64, Participant),
+    EndpointState(SessionId, ParticipantId, EndpointId, EndpointState),
+    Tracks(SessionId, ParticipantId, EndpointId, Vec<Track>),
+    Muted(SessionId, ParticipantId, TrackId, bool),
+    Remove(SessionId, ParticipantId, Option<EndpointId>),
+    Close(SessionId, UnixMillis),
+    DeleteClosed(UnixMillis),
+}
+
+/// What a change came to.
+#[derive(Debug, Clone, PartialEq)]
+enum Outcome {
+    Inserted(Inserted),
+    Guarded(Guarded),
+    Deleted(u64),
+}
+
+/// Makes `steps` random changes, compares each outcome and the documents after each with the model, and returns the
+/// documents at the end.
+pub async fn random_changes_agree_with_the_model(
+    store: Arc<dyn Store>,
+    seed: u64,
+    steps: usize,
+) -> Vec<Session> {
+    let mut random = Random(seed);
+    let universe = Universe::new(&mut random);
+    let mut model = Model::default();
+    for step in 0..steps {
+        let change = universe.change(&mut random, &model);
+        let expected = model.apply(&change);
+        let outcome = apply(&store, &change).await;
+        assert_eq!(outcome, expected, "seed {seed}, step {step}: {change:?}");
+        let documents = store.sessions(&SessionFilter::default()).await.unwrap();
+        assert_eq!(documents, model.documents(), "seed {seed}, after step {step}: {change:?}");
+    }
+    model.documents()
+}
+
+async fn apply(store: &Arc<dyn Store>, change: &Change) -> Outcome {
+    let guarded = match change.clone() {
+        Change::Insert(session) => return Outcome::Inserted(store.insert_session(&session).await.unwrap()),
+        Change::DeleteClosed(before) => {
+            return Outcome::Deleted(store.delete_closed_sessions(before).await.unwrap());
+        }
+        Change::Place(session, epoch, pipeline) => store.place_pipeline(session, epoch, &pipeline).await,
+        Change::Drop(session, epoch, pipeline) => store.drop_pipeline(session, epoch, pipeline).await,
+        Change::Put(session, epoch, participant) => store.put_participant(session, epoch, &participant).await,
+        Change::EndpointState(session, participant, endpoint, state) => {
+            store.set_endpoint_state(session, participant, endpoint, state).await
+        }
+        Change::Tracks(session, participant, endpoint, tracks) => {
+            store.set_tracks(session, participant, endpoint, &tracks).await
+        }
+        Change::Muted(session, participant, track, muted) => {
+            store.set_track_muted(session, participant, track, muted).await
+        }
+        Change::Remove(session, participant, endpoint) => {
+            store.remove_participant(session, participant, endpoint).await
+        }
+        Change::Close(session, at) => store.close_session(session, at).await,
+    };
+    Outcome::Guarded(guarded.unwrap())
+}
+
+/// The promises once more, as plainly as possible: a guard that looks, then an effect.
+#[derive(Default)]
+struct Model(BTreeMap<SessionId, Session>);
+
+impl Model {
+    fn documents(&self) -> Vec<Session> {
+        self.0.values().cloned().collect()
+    }
+
+    fn apply(&mut self, change: &Change) -> Outcome {
+        match change {
+            Change::Insert(session) => Outcome::Inserted(match self.0.get(&session.id) {
+                Some(existing) => Inserted::Existing(Box::new(existing.clone())),
+                None => {
+                    self.0.insert(session.id, session.clone());
+                    Inserted::New
+                }
+            }),
+            Change::DeleteClosed(before) => {
+                let count = self.0.len();
+                self.0.retain(|_, session| session.closed_at.is_none_or(|at| at >= *before));
+                Outcome::Deleted((count - self.0.len()) as u64)
+            }
+            Change::Place(id, ..)
+            | Change::Drop(id, ..)
+            | Change::Put(id, ..)
+            | Change::EndpointState(id, ..)
+            | Change::Tracks(id, ..)
+            | Change::Muted(id, ..)
+            | Change::Remove(id, ..)
+            | Change::Close(id, ..) => Outcome::Guarded(match self.0.get_mut(id) {
+                None => Guarded::Refused(None),
+                Some(session) if guard(session, change) => {
+                    effect(session, change);
+                    Guarded::Applied(Box::new(session.clone()))
+                }
+                Some(session) => Guarded::Refused(Some(Box::new(session.clone()))),
+            }),
+        }
+    }
+}
+
+fn stands(session: &Session, epoch: i64, pipeline: PipelineId) -> bool {
+    session.epoch == epoch + 1 && session.pipelines.iter().any(|current| current.id == pipeline)
+}
+
+fn has(session: &Session, participant: ParticipantId, endpoint: EndpointId) -> bool {
+    let found = session.participant(participant).and_then(|found| found.endpoint.as_ref());
+    found.map(|found| found.id) == Some(endpoint)
+}
+
+fn guard(session: &Session, change: &Change) -> bool {
+    let open = session.state == SessionState::Open;
+    match change {
+        Change::Place(_, epoch, pipeline) => {
+            stands(session, *epoch, pipeline.id)
+                || (open && session.epoch == *epoch && session.pipelines.is_empty())
+        }
+        Change::Drop(_, epoch, pipeline) => {
+            session.epoch == *epoch && session.pipeline().map(|current| current.id) == Some(*pipeline)
+        }
+        Change::Put(_, epoch, _) => open && session.epoch == *epoch,
+        Change::EndpointState(_, participant, endpoint, _) | Change::Tracks(_, participant, endpoint, _) => {
+            has(session, *participant, *endpoint)
+        }
+        Change::Muted(_, participant, track, _) => session
+            .participant(*participant)
+            .is_some_and(|found| found.tracks.iter().any(|published| published.id == *track)),
+        Change::Remove(_, participant, None) => session.participant(*participant).is_some(),
+        Change::Remove(_, participant, Some(endpoint)) => has(session, *participant, *endpoint),
+        Change::Close(..) => open,
+        Change::Insert(_) | Change::DeleteClosed(_) => unreachable!("not guarded"),
+    }
+}
+
+fn effect(session: &mut Session, change: &Change) {
+    let of = |session: &mut Session, id: ParticipantId, to: &dyn Fn(&mut Participant)| {
+        session.participants.iter_mut().filter(|participant| participant.id == id).for_each(to);
+    };
+    match change.clone() {
+        Change::Place(_, epoch, pipeline) => {
+            if session.epoch == epoch {
+                session.previous_worker_id = Some(pipeline.worker_id);
+                session.pipelines = vec![pipeline];
+                session.epoch = epoch + 1;
+            }
+        }
+        Change::Drop(_, epoch, pipeline) => {
+            session.epoch = epoch + 1;
+            session.pipelines = vec![];
+            for participant in &mut session.participants {
+                if participant.endpoint.as_ref().map(|endpoint| endpoint.pipeline_id) == Some(pipeline) {
+                    participant.tracks = vec![];
+                    participant.state = ParticipantState::Disconnected;
+                    participant
+                        .endpoint
+                        .iter_mut()
+                        .for_each(|endpoint| endpoint.state = EndpointState::Closed);
+                }
+            }
+        }
+        Change::Put(_, _, participant) => {
+            if session.participant(participant.id).is_none() {
+                session.participants.push(participant);
+            } else {
+                of(session, participant.id, &|entry| *entry = participant.clone());
+            }
+        }
+        Change::EndpointState(_, participant, _, state) => of(session, participant, &|entry| {
+            entry.endpoint.iter_mut().for_each(|endpoint| endpoint.state = state);
+            entry.state = match state {
+                EndpointState::New => ParticipantState::Joined,
+                EndpointState::Connected => ParticipantState::Connected,
+                _ => ParticipantState::Disconnected,
+            };
+        }),
+        Change::Tracks(_, participant, _, tracks) => {
+            of(session, participant, &|entry| entry.tracks = tracks.clone());
+        }
+        Change::Muted(_, participant, track, muted) => of(session, participant, &|entry| {
+            let published = entry.tracks.iter_mut().filter(|published| published.id == track);
+            published.for_each(|published| published.muted = muted);
+        }),
+        Change::Remove(_, participant, _) => session.participants.retain(|entry| entry.id != participant),
+        Change::Close(_, at) => {
+            session.state = SessionState::Closed;
+            session.closed_at = Some(at);
+            session.participants = vec![];
+            session.pipelines = vec![];
+        }
+        Change::Insert(_) | Change::DeleteClosed(_) => unreachable!("not guarded"),
+    }
+}
+
+/// All the ids there are.
+struct Universe {
+    sessions: Vec<SessionId>,
+    participants: Vec<ParticipantId>,
+    endpoints: Vec<EndpointId>,
+    pipelines: Vec<Pipeline>,
+    tracks: Vec<Track>,
+}
+
+impl Universe {
+    fn new(random: &mut Random) -> Self {
+        Self {
+            sessions: (0..2).map(|_| SessionId::from_uuid(random.uuid())).collect(),
+            participants: (0..3).map(|_| ParticipantId::from_uuid(random.uuid())).collect(),
+            endpoints: (0..4).map(|_| EndpointId::from_uuid(random.uuid())).collect(),
+            pipelines: (0..3)
+                .map(|_| Pipeline {
+                    id: PipelineId::from_uuid(random.uuid()),
+                    worker_id: WorkerId::from_uuid(random.uuid()),
+                    ..pipeline()
+                })
+                .collect(),
+            tracks: (0..4).map(|_| Track { id: TrackId::from_uuid(random.uuid()), ..track() }).collect(),
+        }
+    }
+
+    /// A random change. Epochs and pipelines are mostly those of now, so that sequences get somewhere.
+    fn change(&self, random: &mut Random, model: &Model) -> Change {
+        let session = *random.one_of(&self.sessions);
+        let now = model.0.get(&session);
+        let stale = if random.below(4) == 0 { random.below(3) as i64 - 1 } else { 0 };
+        let epoch = now.map_or(0, |now| now.epoch) + stale;
+        let participant = *random.one_of(&self.participants);
+        let endpoint = *random.one_of(&self.endpoints);
+        match random.below(40) {
+            0..4 => Change::Insert(self.session(session, random)),
+            4..9 => Change::Place(session, epoch, random.one_of(&self.pipelines).clone()),
+            9..12 => {
+                let current = now.and_then(Session::pipeline).filter(|_| random.below(4) > 0);
+                let pipeline = current.unwrap_or_else(|| random.one_of(&self.pipelines)).id;
+                Change::Drop(session, epoch, pipeline)
+            }
+            12..20 => Change::Put(session, epoch, self.participant(participant, random)),
+            20..26 => {
+                let states = [
+                    EndpointState::New,
+                    EndpointState::Connected,
+                    EndpointState::Disconnected,
+                    EndpointState::Closed,
+                ];
+                Change::EndpointState(session, participant, endpoint, *random.one_of(&states))
+            }
+            26..30 => Change::Tracks(session, participant, endpoint, self.tracks(random)),
+            30..34 => {
+                let track = random.one_of(&self.tracks).id;
+                Change::Muted(session, participant, track, random.below(2) == 0)
+            }
+            34..38 => Change::Remove(session, participant, (random.below(3) > 0).then_some(endpoint)),
+            38 => Change::Close(session, UnixMillis(random.below(10) as i64)),
+            _ => Change::DeleteClosed(UnixMillis(random.below(12) as i64)),
+        }
+    }
+
+    fn session(&self, id: SessionId, random: &mut Random) -> Session {
+        Session { id, command_id: CommandId::from_uuid(random.uuid()), ..session() }
+    }
+
+    fn participant(&self, id: ParticipantId, random: &mut Random) -> Participant {
+        let on = random.one_of(&self.pipelines);
+        let endpoint = Endpoint {
+            id: *random.one_of(&self.endpoints),
+            pipeline_id: on.id,
+            worker_id: on.worker_id,
+            state: EndpointState::New,
+        };
+        Participant {
+            id,
+            command_id: CommandId::from_uuid(random.uuid()),
+            endpoint: (random.below(5) > 0).then_some(endpoint),
+            tracks: self.tracks(random),
+            ..participant(["a", "$b", "c.d", ""][random.below(4)], on)
+        }
+    }
+
+    /// Some of the tracks, each at most once.
+    fn tracks(&self, random: &mut Random) -> Vec<Track> {
+        self.tracks.iter().filter(|_| random.below(2) == 0).cloned().collect()
+    }
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014): all that a reproducible sequence needs.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit as u64) as usize
+    }
+
+    fn one_of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
+        &choices[self.below(choices.len())]
+    }
+
+    fn uuid(&mut self) -> Uuid {
+        Uuid::from_u64_pair(self.next(), self.next())
+    }
+}

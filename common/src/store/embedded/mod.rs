@@ -1,0 +1,373 @@
+//! The store inside this process: what one machine without MongoDB runs on.
+//!
+//! It keeps the same promises as the MongoDB store, except that everything ends with the process. All documents sit behind
+//! one mutex that is held for the copy or the change of one document, never across an `await`.
+//!
+//! | part | bound |
+//! |---|---|
+//! | sessions, workers | what their owners keep; [`Store::delete_closed_sessions`] removes closed sessions |
+//! | [`feed`] (changes) | [`feed::CHANGES_KEPT`] changes |
+//! | [`timeline`] | entries in all, entries per session and time, see there |
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use self::feed::{EmbeddedWatch, Feed};
+use self::timeline::Timeline;
+use super::{
+    Guarded, Inserted, ResumeToken, SessionChangeKind, SessionFilter, SessionWatch, Store, StoreResult,
+    is_placed, participant_state_for,
+};
+use crate::model::{
+    EndpointId, EndpointState, Participant, ParticipantId, ParticipantState, Pipeline, PipelineId, Session,
+    SessionId, SessionState, TimelineEntry, Track, TrackId, Worker, WorkerId, WorkerLoad, WorkerState,
+};
+use crate::time::UnixMillis;
+
+mod feed;
+#[cfg(test)]
+mod tests;
+mod timeline;
+
+/// The in-process store. Clones share one state.
+#[derive(Clone)]
+pub struct EmbeddedStore {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// The sequence number of the newest change: what watches wait on.
+    newest: watch::Sender<u64>,
+    connected: watch::Sender<bool>,
+}
+
+struct State {
+    sessions: BTreeMap<SessionId, Session>,
+    workers: BTreeMap<WorkerId, Worker>,
+    timeline: Timeline,
+    feed: Feed,
+}
+
+impl Default for EmbeddedStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl EmbeddedStore {
+    pub fn new() -> Self {
+        Self::with_history(feed::CHANGES_KEPT)
+    }
+
+    /// A store that keeps only this many changes (at least 1) for watches that resume.
+    pub(crate) fn with_history(changes_kept: usize) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                state: Mutex::new(State {
+                    sessions: BTreeMap::new(),
+                    workers: BTreeMap::new(),
+                    timeline: Timeline::default(),
+                    feed: Feed::new(changes_kept),
+                }),
+                newest: watch::Sender::new(0),
+                connected: watch::Sender::new(true),
+            }),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.shared.lock()
+    }
+
+    /// One guarded change: `apply` says whether its guard held, and changes the document only then. A change that
+    /// leaves the document as it was is applied, but is no change to watches (as in MongoDB).
+    fn change(&self, id: SessionId, apply: impl FnOnce(&mut Session) -> bool) -> Guarded {
+        let mut state = self.lock();
+        let Some(stored) = state.sessions.get_mut(&id) else { return Guarded::Refused(None) };
+        let mut changed = stored.clone();
+        if !apply(&mut changed) {
+            return Guarded::Refused(Some(Box::new(changed)));
+        }
+        if changed != *stored {
+            let closed = changed.state == SessionState::Closed;
+            *stored = changed.clone();
+            let kind = if closed { SessionChangeKind::Closed } else { SessionChangeKind::Updated };
+            self.tell(&mut state, id, kind);
+        }
+        Guarded::Applied(Box::new(changed))
+    }
+
+    /// [`Self::change`] of one participant of the session; no such participant is a guard that does not hold.
+    fn change_participant(
+        &self,
+        id: SessionId,
+        participant: ParticipantId,
+        apply: impl FnOnce(&mut Participant) -> bool,
+    ) -> Guarded {
+        self.change(id, |session| {
+            session.participants.iter_mut().find(|entry| entry.id == participant).is_some_and(apply)
+        })
+    }
+
+    /// Adds the change to the feed and wakes the watches.
+    fn tell(&self, state: &mut State, id: SessionId, kind: SessionChangeKind) {
+        let sequence = state.feed.push(id, kind);
+        self.shared.newest.send_replace(sequence);
+    }
+}
+
+impl Shared {
+    /// Changes are made whole before anything can panic, so a poisoned state is a good state.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn has_endpoint(participant: &Participant, endpoint: EndpointId) -> bool {
+    participant.endpoint.as_ref().is_some_and(|current| current.id == endpoint)
+}
+
+#[async_trait]
+impl Store for EmbeddedStore {
+    async fn insert_session(&self, session: &Session) -> StoreResult<Inserted> {
+        let mut state = self.lock();
+        if let Some(existing) = state.sessions.get(&session.id) {
+            return Ok(Inserted::Existing(Box::new(existing.clone())));
+        }
+        state.sessions.insert(session.id, session.clone());
+        self.tell(&mut state, session.id, SessionChangeKind::Inserted(Box::new(session.clone())));
+        Ok(Inserted::New)
+    }
+
+    async fn session(&self, id: SessionId) -> StoreResult<Option<Session>> {
+        Ok(self.lock().sessions.get(&id).cloned())
+    }
+
+    async fn sessions(&self, filter: &SessionFilter) -> StoreResult<Vec<Session>> {
+        let from = filter.after.map_or(Bound::Unbounded, Bound::Excluded);
+        let state = self.lock();
+        let found = state.sessions.range((from, Bound::Unbounded)).map(|(_, session)| session);
+        Ok(found
+            .filter(|session| filter.key_id.as_ref().is_none_or(|key| *key == session.key_id))
+            .filter(|session| !filter.open_only || session.state == SessionState::Open)
+            .take(filter.effective_limit())
+            .cloned()
+            .collect())
+    }
+
+    async fn place_pipeline(
+        &self,
+        session: SessionId,
+        expected_epoch: i64,
+        pipeline: &Pipeline,
+    ) -> StoreResult<Guarded> {
+        Ok(self.change(session, |session| {
+            if is_placed(session, expected_epoch, pipeline.id) {
+                return true;
+            }
+            let free = session.state == SessionState::Open
+                && session.epoch == expected_epoch
+                && session.pipelines.is_empty();
+            if free {
+                session.pipelines.push(pipeline.clone());
+                session.epoch += 1;
+                session.previous_worker_id = Some(pipeline.worker_id);
+            }
+            free
+        }))
+    }
+
+    async fn drop_pipeline(
+        &self,
+        session: SessionId,
+        expected_epoch: i64,
+        pipeline: PipelineId,
+    ) -> StoreResult<Guarded> {
+        Ok(self.change(session, |session| {
+            let placed = session.epoch == expected_epoch
+                && session.pipelines.iter().any(|current| current.id == pipeline);
+            if placed {
+                session.epoch += 1;
+                session.pipelines.retain(|current| current.id != pipeline);
+                for participant in &mut session.participants {
+                    let Some(endpoint) = &mut participant.endpoint else { continue };
+                    if endpoint.pipeline_id == pipeline {
+                        endpoint.state = EndpointState::Closed;
+                        participant.state = ParticipantState::Disconnected;
+                        participant.tracks.clear();
+                    }
+                }
+            }
+            placed
+        }))
+    }
+
+    async fn put_participant(
+        &self,
+        session: SessionId,
+        epoch: i64,
+        participant: &Participant,
+    ) -> StoreResult<Guarded> {
+        Ok(self.change(session, |session| {
+            let current = session.state == SessionState::Open && session.epoch == epoch;
+            if current {
+                match session.participants.iter_mut().find(|entry| entry.id == participant.id) {
+                    Some(entry) => entry.clone_from(participant),
+                    None => session.participants.push(participant.clone()),
+                }
+            }
+            current
+        }))
+    }
+
+    async fn set_endpoint_state(
+        &self,
+        session: SessionId,
+        participant: ParticipantId,
+        endpoint: EndpointId,
+        state: EndpointState,
+    ) -> StoreResult<Guarded> {
+        Ok(self.change_participant(session, participant, |participant| {
+            let Some(current) = participant.endpoint.as_mut().filter(|current| current.id == endpoint) else {
+                return false;
+            };
+            current.state = state;
+            participant.state = participant_state_for(state);
+            true
+        }))
+    }
+
+    async fn set_tracks(
+        &self,
+        session: SessionId,
+        participant: ParticipantId,
+        endpoint: EndpointId,
+        tracks: &[Track],
+    ) -> StoreResult<Guarded> {
+        Ok(self.change_participant(session, participant, |participant| {
+            let current = has_endpoint(participant, endpoint);
+            if current {
+                participant.tracks = tracks.to_vec();
+            }
+            current
+        }))
+    }
+
+    async fn set_track_muted(
+        &self,
+        session: SessionId,
+        participant: ParticipantId,
+        track: TrackId,
+        muted: bool,
+    ) -> StoreResult<Guarded> {
+        Ok(self.change_participant(session, participant, |participant| {
+            let found = participant.tracks.iter_mut().find(|entry| entry.id == track);
+            found.map(|entry| entry.muted = muted).is_some()
+        }))
+    }
+
+    async fn remove_participant(
+        &self,
+        session: SessionId,
+        participant: ParticipantId,
+        endpoint: Option<EndpointId>,
+    ) -> StoreResult<Guarded> {
+        Ok(self.change(session, |session| {
+            let found = session.participants.iter().position(|entry| {
+                entry.id == participant && endpoint.is_none_or(|endpoint| has_endpoint(entry, endpoint))
+            });
+            found.map(|index| session.participants.remove(index)).is_some()
+        }))
+    }
+
+    async fn close_session(&self, session: SessionId, at: UnixMillis) -> StoreResult<Guarded> {
+        Ok(self.change(session, |session| {
+            let open = session.state == SessionState::Open;
+            if open {
+                session.state = SessionState::Closed;
+                session.closed_at = Some(at);
+                session.participants.clear();
+                session.pipelines.clear();
+            }
+            open
+        }))
+    }
+
+    async fn delete_closed_sessions(&self, before: UnixMillis) -> StoreResult<u64> {
+        let mut state = self.lock();
+        let closed_before = |session: &Session| {
+            session.state == SessionState::Closed && session.closed_at.is_some_and(|at| at < before)
+        };
+        let gone: Vec<SessionId> = state
+            .sessions
+            .values()
+            .filter(|session| closed_before(session))
+            .map(|session| session.id)
+            .collect();
+        for id in &gone {
+            state.sessions.remove(id);
+            self.tell(&mut state, *id, SessionChangeKind::Deleted);
+        }
+        Ok(gone.len() as u64)
+    }
+
+    async fn watch_sessions(&self, resume: Option<&ResumeToken>) -> StoreResult<Box<dyn SessionWatch>> {
+        Ok(Box::new(EmbeddedWatch::open(&self.shared, resume)?))
+    }
+
+    async fn put_worker(&self, worker: &Worker) -> StoreResult<()> {
+        self.lock().workers.insert(worker.id, worker.clone());
+        Ok(())
+    }
+
+    async fn renew_worker(
+        &self,
+        id: WorkerId,
+        lease_until: UnixMillis,
+        state: WorkerState,
+        load: WorkerLoad,
+    ) -> StoreResult<bool> {
+        let mut stored = self.lock();
+        let Some(worker) = stored.workers.get_mut(&id) else { return Ok(false) };
+        worker.lease_until = lease_until;
+        worker.state = state;
+        worker.load = load;
+        Ok(true)
+    }
+
+    async fn worker(&self, id: WorkerId) -> StoreResult<Option<Worker>> {
+        Ok(self.lock().workers.get(&id).cloned())
+    }
+
+    async fn workers(&self) -> StoreResult<Vec<Worker>> {
+        Ok(self.lock().workers.values().cloned().collect())
+    }
+
+    async fn remove_worker(&self, id: WorkerId) -> StoreResult<()> {
+        self.lock().workers.remove(&id);
+        Ok(())
+    }
+
+    async fn append_timeline(&self, entry: &TimelineEntry) -> StoreResult<()> {
+        self.lock().timeline.append(entry.clone(), Instant::now());
+        Ok(())
+    }
+
+    async fn timeline(&self, session: SessionId) -> StoreResult<Vec<TimelineEntry>> {
+        Ok(self.lock().timeline.of(session, Instant::now()))
+    }
+
+    fn connected(&self) -> watch::Receiver<bool> {
+        self.shared.connected.subscribe()
+    }
+
+    async fn ping(&self, _timeout: Duration) -> StoreResult<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,135 @@
+//! The embedded store's timelines: bounded in time, in all, and per session, so that one busy session cannot push out
+//! the others'. At a bound the oldest entry goes.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+use crate::model::{SessionId, TimelineEntry};
+use crate::store::{TIMELINE_KEPT, TIMELINE_LIMIT};
+
+/// Entries kept over all sessions; at about 250 bytes each some 16 MB.
+const ENTRIES_KEPT: usize = 65_536;
+
+#[derive(Default)]
+pub(super) struct Timeline {
+    sessions: HashMap<SessionId, VecDeque<Kept>>,
+    /// Every append in order; one whose entry a session's own bound already took is skipped.
+    order: VecDeque<(SessionId, u64)>,
+    appended: u64,
+}
+
+struct Kept {
+    number: u64,
+    appended_at: Instant,
+    entry: TimelineEntry,
+}
+
+impl Timeline {
+    pub(super) fn append(&mut self, entry: TimelineEntry, now: Instant) {
+        self.expire(now);
+        self.appended += 1;
+        let number = self.appended;
+        let session_id = entry.session_id;
+        let kept = self.sessions.entry(session_id).or_default();
+        if kept.len() == TIMELINE_LIMIT {
+            kept.pop_front();
+        }
+        kept.push_back(Kept { number, appended_at: now, entry });
+        self.order.push_back((session_id, number));
+        if self.order.len() > ENTRIES_KEPT {
+            self.remove_oldest();
+        }
+    }
+
+    /// The session's entries in order of time; of equal times the one appended first comes first.
+    pub(super) fn of(&mut self, session: SessionId, now: Instant) -> Vec<TimelineEntry> {
+        self.expire(now);
+        let kept = self.sessions.get(&session).into_iter().flatten();
+        let mut entries: Vec<TimelineEntry> = kept.map(|kept| kept.entry.clone()).collect();
+        entries.sort_by_key(|entry| entry.at);
+        entries
+    }
+
+    fn expire(&mut self, now: Instant) {
+        while let Some(&(session, number)) = self.order.front() {
+            let front = self.sessions.get(&session).and_then(VecDeque::front);
+            let live = front.is_some_and(|kept| {
+                kept.number == number && now.saturating_duration_since(kept.appended_at) < TIMELINE_KEPT
+            });
+            if live {
+                return;
+            }
+            self.remove_oldest();
+        }
+    }
+
+    /// Removes the oldest append; its session's deque starts with it unless the session's own bound took it.
+    fn remove_oldest(&mut self) {
+        let Some((session, number)) = self.order.pop_front() else { return };
+        let Some(kept) = self.sessions.get_mut(&session) else { return };
+        if kept.front().is_some_and(|kept| kept.number == number) {
+            kept.pop_front();
+        }
+        if kept.is_empty() {
+            self.sessions.remove(&session);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::time::UnixMillis;
+
+    fn entry(session_id: SessionId, at: i64) -> TimelineEntry {
+        TimelineEntry {
+            session_id,
+            at: UnixMillis(at),
+            what: "participant.joined".into(),
+            cause: "cause".into(),
+            participant_id: None,
+        }
+    }
+
+    #[test]
+    fn entries_expire_and_leave_nothing_behind() {
+        let mut timeline = Timeline::default();
+        let (start, session) = (Instant::now(), SessionId::new());
+        timeline.append(entry(session, 1), start);
+        let just_before = start + TIMELINE_KEPT - Duration::from_millis(1);
+        timeline.append(entry(session, 2), just_before);
+        assert_eq!(timeline.of(session, just_before).len(), 2);
+        assert_eq!(timeline.of(session, start + TIMELINE_KEPT), vec![entry(session, 2)]);
+        assert_eq!(timeline.of(session, just_before + TIMELINE_KEPT), vec![]);
+        assert!(timeline.sessions.is_empty() && timeline.order.is_empty());
+    }
+
+    #[test]
+    fn a_busy_session_loses_its_own_oldest_entries_only() {
+        let mut timeline = Timeline::default();
+        let (now, busy, quiet) = (Instant::now(), SessionId::new(), SessionId::new());
+        timeline.append(entry(quiet, 0), now);
+        for at in 0..TIMELINE_LIMIT as i64 + 10 {
+            timeline.append(entry(busy, at), now);
+        }
+        let entries = timeline.of(busy, now);
+        assert_eq!(entries.len(), TIMELINE_LIMIT);
+        assert_eq!(entries[0].at, UnixMillis(10));
+        assert_eq!(timeline.of(quiet, now).len(), 1);
+    }
+
+    #[test]
+    fn the_whole_is_bounded() {
+        let mut timeline = Timeline::default();
+        let now = Instant::now();
+        let sessions: Vec<SessionId> = (0..ENTRIES_KEPT + 5).map(|_| SessionId::new()).collect();
+        for session in &sessions {
+            timeline.append(entry(*session, 1), now);
+        }
+        assert_eq!(timeline.sessions.len(), ENTRIES_KEPT);
+        assert_eq!(timeline.of(sessions[4], now), vec![]);
+        assert_eq!(timeline.of(sessions[5], now).len(), 1);
+    }
+}

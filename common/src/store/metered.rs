@@ -1,0 +1,233 @@
+//! Counts and times every call of a store; the wrapper that [`crate::connect`] puts around both back ends.
+//!
+//! | metric | labels |
+//! |---|---|
+//! | `switchyard_store_operations_total` | `operation` = the method, `outcome` = `ok`, `refused` (a guard did not hold), `unavailable`, `history_lost`, `internal` |
+//! | `switchyard_store_operation_seconds` (histogram) | `operation` |
+//! | `switchyard_store_connected` (gauge, 0 or 1) | |
+//!
+//! A call that its caller dropped is not counted.
+
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use super::{
+    Guarded, Inserted, ResumeToken, SessionFilter, SessionWatch, Store, StoreErrorKind, StoreResult,
+};
+use crate::model::{
+    EndpointId, EndpointState, Participant, ParticipantId, Pipeline, PipelineId, Session, SessionId,
+    TimelineEntry, Track, TrackId, Worker, WorkerId, WorkerLoad, WorkerState,
+};
+use crate::time::UnixMillis;
+
+/// A store whose calls are counted.
+pub struct Metered<S>(S);
+
+impl<S: Store> Metered<S> {
+    /// Wraps the store and keeps the gauge of its connection for as long as the store lives.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    pub fn new(store: S) -> Self {
+        let mut connected = store.connected();
+        tokio::spawn(async move {
+            loop {
+                let reachable = *connected.borrow_and_update();
+                metrics::gauge!("switchyard_store_connected").set(if reachable { 1.0 } else { 0.0 });
+                if connected.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+        Self(store)
+    }
+}
+
+/// What a call came to, as the label says it.
+trait Outcome {
+    fn outcome(&self) -> &'static str {
+        "ok"
+    }
+}
+
+impl Outcome for Guarded {
+    fn outcome(&self) -> &'static str {
+        match self {
+            Self::Applied(_) => "ok",
+            Self::Refused(_) => "refused",
+        }
+    }
+}
+
+impl Outcome for Inserted {}
+impl Outcome for () {}
+impl Outcome for bool {}
+impl Outcome for u64 {}
+impl<T> Outcome for Option<T> {}
+impl<T> Outcome for Vec<T> {}
+impl Outcome for Box<dyn SessionWatch> {}
+
+impl<T: Outcome> Outcome for StoreResult<T> {
+    fn outcome(&self) -> &'static str {
+        match self {
+            Ok(value) => value.outcome(),
+            Err(error) => match error.kind {
+                StoreErrorKind::Unavailable => "unavailable",
+                StoreErrorKind::HistoryLost => "history_lost",
+                StoreErrorKind::Internal => "internal",
+            },
+        }
+    }
+}
+
+async fn measured<T: Outcome>(
+    operation: &'static str,
+    call: impl Future<Output = StoreResult<T>> + Send,
+) -> StoreResult<T> {
+    let started = Instant::now();
+    let result = call.await;
+    metrics::histogram!("switchyard_store_operation_seconds", "operation" => operation)
+        .record(started.elapsed().as_secs_f64());
+    let outcome = result.outcome();
+    metrics::counter!("switchyard_store_operations_total", "operation" => operation, "outcome" => outcome)
+        .increment(1);
+    result
+}
+
+#[async_trait]
+impl<S: Store> Store for Metered<S> {
+    async fn insert_session(&self, session: &Session) -> StoreResult<Inserted> {
+        measured("insert_session", self.0.insert_session(session)).await
+    }
+
+    async fn session(&self, id: SessionId) -> StoreResult<Option<Session>> {
+        measured("session", self.0.session(id)).await
+    }
+
+    async fn sessions(&self, filter: &SessionFilter) -> StoreResult<Vec<Session>> {
+        measured("sessions", self.0.sessions(filter)).await
+    }
+
+    async fn place_pipeline(
+        &self,
+        session: SessionId,
+        expected_epoch: i64,
+        pipeline: &Pipeline,
+    ) -> StoreResult<Guarded> {
+        measured("place_pipeline", self.0.place_pipeline(session, expected_epoch, pipeline)).await
+    }
+
+    async fn drop_pipeline(
+        &self,
+        session: SessionId,
+        expected_epoch: i64,
+        pipeline: PipelineId,
+    ) -> StoreResult<Guarded> {
+        measured("drop_pipeline", self.0.drop_pipeline(session, expected_epoch, pipeline)).await
+    }
+
+    async fn put_participant(
+        &self,
+        session: SessionId,
+        epoch: i64,
+        participant: &Participant,
+    ) -> StoreResult<Guarded> {
+        measured("put_participant", self.0.put_participant(session, epoch, participant)).await
+    }
+
+    async fn set_endpoint_state(
+        &self,
+        session: SessionId,
+        participant: ParticipantId,
+        endpoint: EndpointId,
+        state: EndpointState,
+    ) -> StoreResult<Guarded> {
+        let call = self.0.set_endpoint_state(session, participant, endpoint, state);
+        measured("set_endpoint_state", call).await
+    }
+
+    async fn set_tracks(
+        &self,
+        session: SessionId,
+        participant: ParticipantId,
+        endpoint: EndpointId,
+        tracks: &[Track],
+    ) -> StoreResult<Guarded> {
+        measured("set_tracks", self.0.set_tracks(session, participant, endpoint, tracks)).await
+    }
+
+    async fn set_track_muted(
+        &self,
+        session: SessionId,
+        participant: ParticipantId,
+        track: TrackId,
+        muted: bool,
+    ) -> StoreResult<Guarded> {
+        measured("set_track_muted", self.0.set_track_muted(session, participant, track, muted)).await
+    }
+
+    async fn remove_participant(
+        &self,
+        session: SessionId,
+        participant: ParticipantId,
+        endpoint: Option<EndpointId>,
+    ) -> StoreResult<Guarded> {
+        measured("remove_participant", self.0.remove_participant(session, participant, endpoint)).await
+    }
+
+    async fn close_session(&self, session: SessionId, at: UnixMillis) -> StoreResult<Guarded> {
+        measured("close_session", self.0.close_session(session, at)).await
+    }
+
+    async fn delete_closed_sessions(&self, before: UnixMillis) -> StoreResult<u64> {
+        measured("delete_closed_sessions", self.0.delete_closed_sessions(before)).await
+    }
+
+    async fn watch_sessions(&self, resume: Option<&ResumeToken>) -> StoreResult<Box<dyn SessionWatch>> {
+        measured("watch_sessions", self.0.watch_sessions(resume)).await
+    }
+
+    async fn put_worker(&self, worker: &Worker) -> StoreResult<()> {
+        measured("put_worker", self.0.put_worker(worker)).await
+    }
+
+    async fn renew_worker(
+        &self,
+        id: WorkerId,
+        lease_until: UnixMillis,
+        state: WorkerState,
+        load: WorkerLoad,
+    ) -> StoreResult<bool> {
+        measured("renew_worker", self.0.renew_worker(id, lease_until, state, load)).await
+    }
+
+    async fn worker(&self, id: WorkerId) -> StoreResult<Option<Worker>> {
+        measured("worker", self.0.worker(id)).await
+    }
+
+    async fn workers(&self) -> StoreResult<Vec<Worker>> {
+        measured("workers", self.0.workers()).await
+    }
+
+    async fn remove_worker(&self, id: WorkerId) -> StoreResult<()> {
+        measured("remove_worker", self.0.remove_worker(id)).await
+    }
+
+    async fn append_timeline(&self, entry: &TimelineEntry) -> StoreResult<()> {
+        measured("append_timeline", self.0.append_timeline(entry)).await
+    }
+
+    async fn timeline(&self, session: SessionId) -> StoreResult<Vec<TimelineEntry>> {
+        measured("timeline", self.0.timeline(session)).await
+    }
+
+    fn connected(&self) -> watch::Receiver<bool> {
+        self.0.connected()
+    }
+
+    async fn ping(&self, timeout: Duration) -> StoreResult<()> {
+        measured("ping", self.0.ping(timeout)).await
+    }
+}

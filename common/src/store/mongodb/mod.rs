@@ -1,0 +1,361 @@
+//! The store in MongoDB: a replica set (change streams and majority writes need one).
+//!
+//! | collection | holds | indexes beside `_id` |
+//! |---|---|---|
+//! | `sessions` | [`Session`] documents | `key_id, _id` (listing) · `state, closed_at` (deleting closed ones) |
+//! | `workers` | [`Worker`] rows | |
+//! | `events` | timeline entries | `session_id, at, _id` · `stored_at` (TTL) |
+//!
+//! | part | does |
+//! |---|---|
+//! | [`sessions`] | every guarded change as one `findOneAndUpdate` |
+//! | [`workers`], [`timeline`] | those collections |
+//! | [`watch`] | the change stream |
+//! | [`failure`] | the driver's errors in our words, without credentials |
+//!
+//! Whatever the URL says, writes wait for the majority and reads go to the primary: a read that follows an acknowledged
+//! write sees it. Documents may carry fields that this version does not know; every update leaves them alone.
+//!
+//! Every call ends within [`OPERATION_LIMIT`]; with no server in reach it ends within [`SELECTION_LIMIT`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::mongodb::bson::{Document, RawDocument, RawDocumentBuf, doc};
+use ::mongodb::options::{
+    Acknowledgment, ClientOptions, IndexOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern,
+};
+use ::mongodb::{Client, Collection, Database, IndexModel};
+use async_trait::async_trait;
+use serde::de::DeserializeOwned;
+use tokio::sync::watch as watch_channel;
+use tokio::task::AbortHandle;
+
+use super::{
+    Guarded, Inserted, ResumeToken, SessionFilter, SessionWatch, Store, StoreError, StoreErrorKind,
+    StoreResult, TIMELINE_KEPT,
+};
+use crate::model::{
+    EndpointId, EndpointState, Participant, ParticipantId, Pipeline, PipelineId, Session, SessionId,
+    TimelineEntry, Track, TrackId, Worker, WorkerId, WorkerLoad, WorkerState,
+};
+use crate::time::UnixMillis;
+
+mod failure;
+mod sessions;
+mod timeline;
+mod watch;
+mod workers;
+
+#[cfg(test)]
+mod tests;
+
+/// The database when the URL names none.
+pub const DEFAULT_DATABASE: &str = "switchyard";
+
+/// How long a call waits for a server to be there, unless the URL says `serverSelectionTimeoutMS`.
+pub const SELECTION_LIMIT: Duration = Duration::from_millis(2_500);
+
+/// How long connecting to one server may take, unless the URL says `connectTimeoutMS`.
+pub const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+
+/// The most a call takes: a server that is there but does not answer is `Unavailable` too.
+pub const OPERATION_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a write waits for the majority. Past it the call fails, and the write may or may not survive.
+const MAJORITY_LIMIT: Duration = Duration::from_secs(8);
+
+/// Pause between the pings behind [`Store::connected`], and the patience of each.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+
+/// The MongoDB store. Clones share one connection pool.
+#[derive(Clone)]
+pub struct MongoStore {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    database: Database,
+    sessions: Collection<RawDocumentBuf>,
+    workers: Collection<RawDocumentBuf>,
+    timeline: Collection<RawDocumentBuf>,
+    connected: watch_channel::Receiver<bool>,
+    pinger: AbortHandle,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.pinger.abort();
+    }
+}
+
+impl MongoStore {
+    /// Connects, makes the indexes, and starts the pings behind [`Store::connected`].
+    ///
+    /// # Errors
+    /// `Internal` when the URL is not one or the credentials are refused, `Unavailable` when no server answers within
+    /// [`SELECTION_LIMIT`]. No message repeats the URL's credentials.
+    pub async fn connect(url: &str) -> StoreResult<Self> {
+        let parsed = ClientOptions::parse(url).await;
+        let mut options = parsed.map_err(|error| failure::without_credentials(url, &error))?;
+        options.app_name.get_or_insert_with(|| "switchyard".to_owned());
+        options.server_selection_timeout.get_or_insert(SELECTION_LIMIT);
+        options.connect_timeout.get_or_insert(CONNECT_LIMIT);
+        options.retry_writes = Some(true);
+        options.retry_reads = Some(true);
+        options.write_concern =
+            Some(WriteConcern::builder().w(Acknowledgment::Majority).w_timeout(MAJORITY_LIMIT).build());
+        options.read_concern = Some(ReadConcern::local());
+        options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
+        let name = options.default_database.clone().unwrap_or_else(|| DEFAULT_DATABASE.to_owned());
+        let client =
+            Client::with_options(options).map_err(|error| failure::without_credentials(url, &error))?;
+
+        let database = client.database(&name);
+        ping(&database, OPERATION_LIMIT).await?;
+        make_indexes(&database).await?;
+        let (sender, connected) = watch_channel::channel(true);
+        let pinger = tokio::spawn(keep_pinging(database.clone(), sender)).abort_handle();
+        let shared = Shared {
+            sessions: database.collection("sessions"),
+            workers: database.collection("workers"),
+            timeline: database.collection("events"),
+            database,
+            connected,
+            pinger,
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+}
+
+async fn ping(database: &Database, limit: Duration) -> StoreResult<()> {
+    within(limit, "ping", async { database.run_command(doc! { "ping": 1 }).await }).await.map(drop)
+}
+
+/// Tells `connected` what each ping found, until it is aborted.
+async fn keep_pinging(database: Database, connected: watch_channel::Sender<bool>) {
+    loop {
+        tokio::time::sleep(PING_INTERVAL).await;
+        let result = ping(&database, PING_INTERVAL).await;
+        let reachable = result.is_ok();
+        let changed =
+            connected.send_if_modified(|current| std::mem::replace(current, reachable) != reachable);
+        match result {
+            Ok(()) if changed => tracing::info!("store reachable again"),
+            Err(error) if changed => tracing::warn!(%error, "store not reachable"),
+            _ => {}
+        }
+    }
+}
+
+async fn make_indexes(database: &Database) -> StoreResult<()> {
+    let index = |keys: Document| IndexModel::builder().keys(keys).build();
+    let expiring = IndexModel::builder()
+        .keys(doc! { "stored_at": 1 })
+        .options(IndexOptions::builder().expire_after(TIMELINE_KEPT).build())
+        .build();
+    let sessions = [index(doc! { "key_id": 1, "_id": 1 }), index(doc! { "state": 1, "closed_at": 1 })];
+    let events = [index(doc! { "session_id": 1, "at": 1, "_id": 1 }), expiring];
+    for (name, indexes) in [("sessions", sessions), ("events", events)] {
+        let collection = database.collection::<Document>(name);
+        let made = within(OPERATION_LIMIT, "create indexes", async {
+            match collection.create_indexes(indexes).await {
+                // Another version made one of them with other options: ours to use, not to fight over.
+                Err(error) if failure::is_index_conflict(&error) => {
+                    tracing::warn!(collection = name, %error, "an index exists with other options");
+                    Ok(())
+                }
+                other => other.map(drop),
+            }
+        });
+        made.await?;
+    }
+    // A change stream on a collection that does not exist yet works, but creating it beforehand keeps the first watch
+    // and the first insert from racing over who does it. `create_indexes` above has done so for the other two.
+    Ok(())
+}
+
+/// Runs one driver call within `limit` and puts its failure into our words.
+async fn within<T>(
+    limit: Duration,
+    operation: &'static str,
+    call: impl Future<Output = ::mongodb::error::Result<T>> + Send,
+) -> StoreResult<T> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(result) => result.map_err(|error| failure::store_error(operation, &error)),
+        Err(_) => Err(StoreError::new(
+            StoreErrorKind::Unavailable,
+            format!("{operation}: no answer within {} ms", limit.as_millis()),
+        )),
+    }
+}
+
+/// Reads a stored document; fields that this version does not know are ignored.
+fn decode<T: DeserializeOwned>(document: &RawDocument) -> StoreResult<T> {
+    ::mongodb::bson::deserialize_from_slice(document.as_bytes()).map_err(|error| {
+        let id = document.get_str("_id").unwrap_or("(no text _id)");
+        StoreError::new(StoreErrorKind::Internal, format!("stored document {id} is not readable: {error}"))
+    })
+}
+
+/// Reads many documents. One that is not readable must not hide all the others: it is counted, logged and left out.
+fn decode_readable<T: DeserializeOwned>(
+    collection: &'static str,
+    documents: impl IntoIterator<Item = RawDocumentBuf>,
+) -> Vec<T> {
+    let decoded = documents.into_iter().map(|document| decode(&document));
+    decoded
+        .filter_map(|result| match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                note_unreadable(collection, &error);
+                None
+            }
+        })
+        .collect()
+}
+
+fn note_unreadable(collection: &'static str, error: &StoreError) {
+    metrics::counter!("switchyard_store_unreadable_documents_total", "collection" => collection).increment(1);
+    tracing::warn!(collection, %error, "left out a stored document");
+}
+
+fn encode<T: serde::Serialize>(value: &T) -> StoreResult<Document> {
+    ::mongodb::bson::serialize_to_document(value)
+        .map_err(|error| StoreError::new(StoreErrorKind::Internal, format!("cannot be stored: {error}")))
+}
+
+#[async_trait]
+impl Store for MongoStore {
+    async fn insert_session(&self, session: &Session) -> StoreResult<Inserted> {
+        sessions::insert(&self.shared.sessions, session).await
+    }
+
+    async fn session(&self, id: SessionId) -> StoreResult<Option<Session>> {
+        sessions::find(&self.shared.sessions, id).await
+    }
+
+    async fn sessions(&self, filter: &SessionFilter) -> StoreResult<Vec<Session>> {
+        sessions::list(&self.shared.sessions, filter).await
+    }
+
+    async fn place_pipeline(
+        &self,
+        session: SessionId,
+        expected_epoch: i64,
+        pipeline: &Pipeline,
+    ) -> StoreResult<Guarded> {
+        sessions::place_pipeline(&self.shared.sessions, session, expected_epoch, pipeline).await
+    }
+
+    async fn drop_pipeline(
+        &self,
+        session: SessionId,
+        expected_epoch: i64,
+        pipeline: PipelineId,
+    ) -> StoreResult<Guarded> {
+        sessions::drop_pipeline(&self.shared.sessions, session, expected_epoch, pipeline).await
+    }
+
+    async fn put_participant(
+        &self,
+        session: SessionId,
+        epoch: i64,
+        participant: &Participant,
+    ) -> StoreResult<Guarded> {
+        sessions::put_participant(&self.shared.sessions, session, epoch, participant).await
+    }
+
+    async fn set_endpoint_state(
+        &self,
+        session: SessionId,
+        participant: ParticipantId,
+        endpoint: EndpointId,
+        state: EndpointState,
+    ) -> StoreResult<Guarded> {
+        sessions::set_endpoint_state(&self.shared.sessions, session, participant, endpoint, state).await
+    }
+
+    async fn set_tracks(
+        &self,
+        session: SessionId,
+        participant: ParticipantId,
+        endpoint: EndpointId,
+        tracks: &[Track],
+    ) -> StoreResult<Guarded> {
+        sessions::set_tracks(&self.shared.sessions, session, participant, endpoint, tracks).await
+    }
+
+    async fn set_track_muted(
+        &self,
+        session: SessionId,
+        participant: ParticipantId,
+        track: TrackId,
+        muted: bool,
+    ) -> StoreResult<Guarded> {
+        sessions::set_track_muted(&self.shared.sessions, session, participant, track, muted).await
+    }
+
+    async fn remove_participant(
+        &self,
+        session: SessionId,
+        participant: ParticipantId,
+        endpoint: Option<EndpointId>,
+    ) -> StoreResult<Guarded> {
+        sessions::remove_participant(&self.shared.sessions, session, participant, endpoint).await
+    }
+
+    async fn close_session(&self, session: SessionId, at: UnixMillis) -> StoreResult<Guarded> {
+        sessions::close(&self.shared.sessions, session, at).await
+    }
+
+    async fn delete_closed_sessions(&self, before: UnixMillis) -> StoreResult<u64> {
+        sessions::delete_closed(&self.shared.sessions, before).await
+    }
+
+    async fn watch_sessions(&self, resume: Option<&ResumeToken>) -> StoreResult<Box<dyn SessionWatch>> {
+        Ok(Box::new(watch::MongoWatch::open(self.shared.sessions.clone(), resume).await?))
+    }
+
+    async fn put_worker(&self, worker: &Worker) -> StoreResult<()> {
+        workers::put(&self.shared.workers, worker).await
+    }
+
+    async fn renew_worker(
+        &self,
+        id: WorkerId,
+        lease_until: UnixMillis,
+        state: WorkerState,
+        load: WorkerLoad,
+    ) -> StoreResult<bool> {
+        workers::renew(&self.shared.workers, id, lease_until, state, load).await
+    }
+
+    async fn worker(&self, id: WorkerId) -> StoreResult<Option<Worker>> {
+        workers::find(&self.shared.workers, id).await
+    }
+
+    async fn workers(&self) -> StoreResult<Vec<Worker>> {
+        workers::list(&self.shared.workers).await
+    }
+
+    async fn remove_worker(&self, id: WorkerId) -> StoreResult<()> {
+        workers::remove(&self.shared.workers, id).await
+    }
+
+    async fn append_timeline(&self, entry: &TimelineEntry) -> StoreResult<()> {
+        timeline::append(&self.shared.timeline, entry).await
+    }
+
+    async fn timeline(&self, session: SessionId) -> StoreResult<Vec<TimelineEntry>> {
+        timeline::of(&self.shared.timeline, session).await
+    }
+
+    fn connected(&self) -> watch_channel::Receiver<bool> {
+        self.shared.connected.clone()
+    }
+
+    async fn ping(&self, timeout: Duration) -> StoreResult<()> {
+        ping(&self.shared.database, timeout).await
+    }
+}

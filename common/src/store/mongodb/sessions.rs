@@ -1,0 +1,249 @@
+//! The `sessions` collection: every change one `findOneAndUpdate` whose filter is its guard.
+//!
+//! Enum values and ids are written through the same `serde` as whole documents, so a name cannot differ between the two.
+
+use ::mongodb::Collection;
+use ::mongodb::bson::{Bson, Document, RawDocumentBuf, doc};
+use ::mongodb::options::{ReturnDocument, UpdateModifications};
+use futures::TryStreamExt;
+use serde::Serialize;
+
+use super::{OPERATION_LIMIT, decode, decode_readable, encode, failure, within};
+use crate::model::{
+    EndpointId, EndpointState, Participant, ParticipantId, ParticipantState, Pipeline, PipelineId, Session,
+    SessionId, SessionState, Track, TrackId,
+};
+use crate::store::{
+    Guarded, Inserted, SessionFilter, StoreError, StoreErrorKind, StoreResult, is_placed,
+    participant_state_for,
+};
+use crate::time::UnixMillis;
+
+/// Tries of an insert whose rival was deleted before it could be read.
+const INSERT_TRIES: usize = 3;
+
+type Sessions = Collection<RawDocumentBuf>;
+
+pub(super) async fn insert(sessions: &Sessions, session: &Session) -> StoreResult<Inserted> {
+    let document = RawDocumentBuf::try_from(&encode(session)?)
+        .map_err(|error| StoreError::new(StoreErrorKind::Internal, format!("cannot be stored: {error}")))?;
+    for _ in 0..INSERT_TRIES {
+        let is_new = within(OPERATION_LIMIT, "insert session", async {
+            match sessions.insert_one(&document).await {
+                Err(error) if failure::is_duplicate_key(&error) => Ok(false),
+                other => other.map(|_| true),
+            }
+        });
+        if is_new.await? {
+            return Ok(Inserted::New);
+        }
+        if let Some(existing) = find(sessions, session.id).await? {
+            return Ok(Inserted::Existing(Box::new(existing)));
+        }
+    }
+    Err(StoreError::new(
+        StoreErrorKind::Unavailable,
+        "insert session: the id is taken and deleted again and again",
+    ))
+}
+
+pub(super) async fn find(sessions: &Sessions, id: SessionId) -> StoreResult<Option<Session>> {
+    let found = within(OPERATION_LIMIT, "find session", async {
+        sessions.find_one(doc! { "_id": id.to_string() }).await
+    });
+    found.await?.as_deref().map(decode).transpose()
+}
+
+pub(super) async fn list(sessions: &Sessions, filter: &SessionFilter) -> StoreResult<Vec<Session>> {
+    let mut query = Document::new();
+    if let Some(key_id) = &filter.key_id {
+        query.insert("key_id", key_id);
+    }
+    if filter.open_only {
+        query.insert("state", text(&SessionState::Open)?);
+    }
+    if let Some(after) = filter.after {
+        query.insert("_id", doc! { "$gt": after.to_string() });
+    }
+    let limit = i64::try_from(filter.effective_limit()).unwrap_or(i64::MAX);
+    let listed = within(OPERATION_LIMIT, "list sessions", async {
+        sessions.find(query).sort(doc! { "_id": 1 }).limit(limit).await?.try_collect::<Vec<_>>().await
+    });
+    Ok(decode_readable("sessions", listed.await?))
+}
+
+pub(super) async fn place_pipeline(
+    sessions: &Sessions,
+    session: SessionId,
+    expected_epoch: i64,
+    pipeline: &Pipeline,
+) -> StoreResult<Guarded> {
+    let guard = doc! {
+        "_id": session.to_string(), "state": text(&SessionState::Open)?, "epoch": expected_epoch,
+        "pipelines": { "$size": 0 },
+    };
+    let update = doc! {
+        "$push": { "pipelines": encode(pipeline)? },
+        "$inc": { "epoch": 1_i64 },
+        "$set": { "previous_worker_id": pipeline.worker_id.to_string() },
+    };
+    let placed = guarded(sessions, "place pipeline", session, guard, update, vec![]).await?;
+    Ok(match placed {
+        Guarded::Refused(Some(stored)) if is_placed(&stored, expected_epoch, pipeline.id) => {
+            Guarded::Applied(stored)
+        }
+        other => other,
+    })
+}
+
+pub(super) async fn drop_pipeline(
+    sessions: &Sessions,
+    session: SessionId,
+    expected_epoch: i64,
+    pipeline: PipelineId,
+) -> StoreResult<Guarded> {
+    let guard = doc! {
+        "_id": session.to_string(), "epoch": expected_epoch, "pipelines._id": pipeline.to_string(),
+    };
+    let update = doc! {
+        "$pull": { "pipelines": { "_id": pipeline.to_string() } },
+        "$inc": { "epoch": 1_i64 },
+        "$set": {
+            "participants.$[dead].endpoint.state": text(&EndpointState::Closed)?,
+            "participants.$[dead].state": text(&ParticipantState::Disconnected)?,
+            "participants.$[dead].tracks": [],
+        },
+    };
+    let dead = doc! { "dead.endpoint.pipeline_id": pipeline.to_string() };
+    guarded(sessions, "drop pipeline", session, guard, update, vec![dead]).await
+}
+
+/// Add or replace in one atomic update: an update by aggregation, as no array operator can do either.
+///
+/// A replaced entry keeps its place, and fields of it that this version does not know (`$mergeObjects`).
+pub(super) async fn put_participant(
+    sessions: &Sessions,
+    session: SessionId,
+    epoch: i64,
+    participant: &Participant,
+) -> StoreResult<Guarded> {
+    let guard = doc! { "_id": session.to_string(), "state": text(&SessionState::Open)?, "epoch": epoch };
+    let id = participant.id.to_string();
+    // `$literal`: a participant's name is anyone's text, and may begin with `$`.
+    let entry = doc! { "$literal": encode(participant)? };
+    let each = |result: Bson| doc! { "$map": { "input": "$participants", "as": "each", "in": result } };
+    let replaced = each(
+        doc! { "$cond": [
+            { "$eq": ["$$each._id", &id] },
+            { "$mergeObjects": ["$$each", entry.clone()] },
+            "$$each",
+        ] }
+        .into(),
+    );
+    let added = doc! { "$concatArrays": ["$participants", [entry]] };
+    let is_there = doc! { "$in": [&id, each("$$each._id".into())] };
+    let update = vec![doc! { "$set": { "participants": { "$cond": [is_there, replaced, added] } } }];
+    guarded(sessions, "put participant", session, guard, update, vec![]).await
+}
+
+pub(super) async fn set_endpoint_state(
+    sessions: &Sessions,
+    session: SessionId,
+    participant: ParticipantId,
+    endpoint: EndpointId,
+    state: EndpointState,
+) -> StoreResult<Guarded> {
+    let update = doc! { "$set": {
+        "participants.$[each].endpoint.state": text(&state)?,
+        "participants.$[each].state": text(&participant_state_for(state))?,
+    } };
+    let guard = has_participant(session, participant, doc! { "endpoint._id": endpoint.to_string() });
+    let each = doc! { "each._id": participant.to_string() };
+    guarded(sessions, "set endpoint state", session, guard, update, vec![each]).await
+}
+
+pub(super) async fn set_tracks(
+    sessions: &Sessions,
+    session: SessionId,
+    participant: ParticipantId,
+    endpoint: EndpointId,
+    tracks: &[Track],
+) -> StoreResult<Guarded> {
+    let tracks = tracks.iter().map(encode).collect::<StoreResult<Vec<_>>>()?;
+    let update = doc! { "$set": { "participants.$[each].tracks": tracks } };
+    let guard = has_participant(session, participant, doc! { "endpoint._id": endpoint.to_string() });
+    let each = doc! { "each._id": participant.to_string() };
+    guarded(sessions, "set tracks", session, guard, update, vec![each]).await
+}
+
+pub(super) async fn set_track_muted(
+    sessions: &Sessions,
+    session: SessionId,
+    participant: ParticipantId,
+    track: TrackId,
+    muted: bool,
+) -> StoreResult<Guarded> {
+    let update = doc! { "$set": { "participants.$[each].tracks.$[track].muted": muted } };
+    let guard = has_participant(session, participant, doc! { "tracks.id": track.to_string() });
+    let filters = vec![doc! { "each._id": participant.to_string() }, doc! { "track.id": track.to_string() }];
+    guarded(sessions, "set track muted", session, guard, update, filters).await
+}
+
+pub(super) async fn remove_participant(
+    sessions: &Sessions,
+    session: SessionId,
+    participant: ParticipantId,
+    endpoint: Option<EndpointId>,
+) -> StoreResult<Guarded> {
+    let also = endpoint.map_or_else(Document::new, |endpoint| doc! { "endpoint._id": endpoint.to_string() });
+    let guard = has_participant(session, participant, also);
+    let update = doc! { "$pull": { "participants": { "_id": participant.to_string() } } };
+    guarded(sessions, "remove participant", session, guard, update, vec![]).await
+}
+
+pub(super) async fn close(sessions: &Sessions, session: SessionId, at: UnixMillis) -> StoreResult<Guarded> {
+    let guard = doc! { "_id": session.to_string(), "state": text(&SessionState::Open)? };
+    let update = doc! { "$set": {
+        "state": text(&SessionState::Closed)?, "closed_at": at.0, "participants": [], "pipelines": [],
+    } };
+    guarded(sessions, "close session", session, guard, update, vec![]).await
+}
+
+pub(super) async fn delete_closed(sessions: &Sessions, before: UnixMillis) -> StoreResult<u64> {
+    let filter = doc! { "state": text(&SessionState::Closed)?, "closed_at": { "$lt": before.0 } };
+    let deleted =
+        within(OPERATION_LIMIT, "delete closed sessions", async { sessions.delete_many(filter).await });
+    Ok(deleted.await?.deleted_count)
+}
+
+/// One guarded update: the filter is the guard. When it does not hold, what is stored is read for the caller.
+async fn guarded(
+    sessions: &Sessions,
+    operation: &'static str,
+    session: SessionId,
+    guard: Document,
+    update: impl Into<UpdateModifications>,
+    array_filters: Vec<Document>,
+) -> StoreResult<Guarded> {
+    let update = sessions.find_one_and_update(guard, update).return_document(ReturnDocument::After);
+    let update = match array_filters.is_empty() {
+        true => update,
+        false => update.array_filters(array_filters),
+    };
+    match within(OPERATION_LIMIT, operation, async { update.await }).await? {
+        Some(stored) => Ok(Guarded::Applied(Box::new(decode(&stored)?))),
+        None => Ok(Guarded::Refused(find(sessions, session).await?.map(Box::new))),
+    }
+}
+
+/// The guard "this session has this participant, and of it this too".
+fn has_participant(session: SessionId, participant: ParticipantId, mut also: Document) -> Document {
+    also.insert("_id", participant.to_string());
+    doc! { "_id": session.to_string(), "participants": { "$elemMatch": also } }
+}
+
+/// How `serde` writes a value that is one word.
+pub(super) fn text<T: Serialize>(value: &T) -> StoreResult<Bson> {
+    ::mongodb::bson::serialize_to_bson(value)
+        .map_err(|error| StoreError::new(StoreErrorKind::Internal, format!("cannot be stored: {error}")))
+}

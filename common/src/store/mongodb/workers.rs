@@ -1,0 +1,70 @@
+//! The `workers` collection: one row per living media process.
+
+use ::mongodb::Collection;
+use ::mongodb::bson::{Document, RawDocumentBuf, doc};
+use futures::TryStreamExt;
+
+use super::{OPERATION_LIMIT, decode, decode_readable, encode, failure, within};
+use crate::model::{Worker, WorkerId, WorkerLoad, WorkerState};
+use crate::store::StoreResult;
+use crate::time::UnixMillis;
+
+/// Tries of an upsert that raced with another of the same id; the second finds the row.
+const UPSERT_TRIES: usize = 3;
+
+type Rows = Collection<RawDocumentBuf>;
+
+pub(super) async fn put(rows: &Rows, worker: &Worker) -> StoreResult<()> {
+    let mut row = encode(worker)?;
+    row.remove("_id");
+    within(OPERATION_LIMIT, "put worker", async {
+        let mut tries = 1;
+        loop {
+            let put = rows.update_one(by_id(worker.id), doc! { "$set": row.clone() }).upsert(true).await;
+            match put {
+                Err(error) if failure::is_duplicate_key(&error) && tries < UPSERT_TRIES => tries += 1,
+                other => return other.map(drop),
+            }
+        }
+    })
+    .await
+}
+
+pub(super) async fn renew(
+    rows: &Rows,
+    id: WorkerId,
+    lease_until: UnixMillis,
+    state: WorkerState,
+    load: WorkerLoad,
+) -> StoreResult<bool> {
+    let mut fields = Document::new();
+    fields.insert("lease_until", lease_until.0);
+    fields.insert("state", super::sessions::text(&state)?);
+    for (name, value) in encode(&load)? {
+        fields.insert(format!("load.{name}"), value);
+    }
+    let renewed = within(OPERATION_LIMIT, "renew worker", async {
+        rows.update_one(by_id(id), doc! { "$set": fields }).await
+    });
+    Ok(renewed.await?.matched_count == 1)
+}
+
+pub(super) async fn find(rows: &Rows, id: WorkerId) -> StoreResult<Option<Worker>> {
+    let found = within(OPERATION_LIMIT, "find worker", async { rows.find_one(by_id(id)).await }).await?;
+    found.as_deref().map(decode).transpose()
+}
+
+pub(super) async fn list(rows: &Rows) -> StoreResult<Vec<Worker>> {
+    let listed = within(OPERATION_LIMIT, "list workers", async {
+        rows.find(doc! {}).sort(doc! { "_id": 1 }).await?.try_collect::<Vec<_>>().await
+    });
+    Ok(decode_readable("workers", listed.await?))
+}
+
+pub(super) async fn remove(rows: &Rows, id: WorkerId) -> StoreResult<()> {
+    within(OPERATION_LIMIT, "remove worker", async { rows.delete_one(by_id(id)).await }).await.map(drop)
+}
+
+fn by_id(id: WorkerId) -> Document {
+    doc! { "_id": id.to_string() }
+}
