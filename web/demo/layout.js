@@ -1,0 +1,102 @@
+/**
+ * Where the tiles go. Pure arithmetic in CSS pixels: the number of tiles and the room there is in,
+ * rectangles out.
+ */
+
+/** @typedef {{ x: number, y: number, width: number, height: number }} Rect */
+
+/** A tile is never wider than this (width / height). */
+const WIDEST = 16 / 9;
+/** On upright screens a tile may be this narrow: faces are upright too, and the picture is cropped. */
+const NARROWEST_UPRIGHT = 4 / 5;
+
+/**
+ * The grid with the largest tiles: every number of columns is tried. The last row is centred.
+ * @param {number} count
+ * @param {number} width
+ * @param {number} height
+ * @param {{ gap?: number, x?: number, y?: number }} [options]
+ * @returns {{ columns: number, rects: Rect[] }}
+ */
+export function gridLayout(count, width, height, { gap = 10, x = 0, y = 0 } = {}) {
+  if (count === 0 || width <= 0 || height <= 0) return { columns: 0, rects: [] };
+  const narrowest = height > width * 1.15 ? NARROWEST_UPRIGHT : WIDEST;
+  let best = { columns: 1, width: 0, height: 0 };
+  for (let columns = 1; columns <= count; columns += 1) {
+    const rows = Math.ceil(count / columns);
+    const tile = fit((width - gap * (columns - 1)) / columns, (height - gap * (rows - 1)) / rows, narrowest);
+    if (tile.width * tile.height > best.width * best.height) best = { columns, ...tile };
+  }
+  const rows = Math.ceil(count / best.columns);
+  const top = y + (height - rows * best.height - (rows - 1) * gap) / 2;
+  const rects = [];
+  for (let index = 0; index < count; index += 1) {
+    const row = Math.floor(index / best.columns);
+    const inRow = Math.min(best.columns, count - row * best.columns);
+    const left = x + (width - inRow * best.width - (inRow - 1) * gap) / 2;
+    rects.push({
+      x: left + (index % best.columns) * (best.width + gap),
+      y: top + row * (best.height + gap),
+      width: best.width,
+      height: best.height,
+    });
+  }
+  return { columns: best.columns, rects };
+}
+
+/**
+ * The largest tile in a cell.
+ * @param {number} cellWidth
+ * @param {number} cellHeight
+ * @param {number} narrowest
+ */
+function fit(cellWidth, cellHeight, narrowest) {
+  if (cellWidth <= 0 || cellHeight <= 0) return { width: 0, height: 0 };
+  const width = Math.min(cellWidth, cellHeight * WIDEST);
+  return { width, height: Math.min(cellHeight, width / narrowest) };
+}
+
+/**
+ * One or more shared screens get the stage; everyone else a strip beside it, or below it on upright
+ * screens.
+ * @param {number} staged shared screens, at least 1
+ * @param {number} others
+ * @param {number} width
+ * @param {number} height
+ * @param {{ gap?: number }} [options]
+ * @returns {{ stage: Rect[], strip: Rect[] }}
+ */
+export function stageLayout(staged, others, width, height, { gap = 10 } = {}) {
+  const upright = height > width;
+  const along = upright ? height : width;
+  const share = others === 0 ? 0 : Math.min(along * 0.34, Math.max(along * 0.2, 150));
+  const rest = others === 0 ? along : along - share - gap;
+  const stageWidth = upright ? width : rest;
+  const stageHeight = upright ? rest : height;
+  const stage = stackLayout(staged, stageWidth, stageHeight, gap);
+  const strip = upright
+    ? gridLayout(others, width, share, { gap, y: rest + gap })
+    : gridLayout(others, share, height, { gap, x: rest + gap });
+  return { stage, strip: strip.rects };
+}
+
+/**
+ * Shared screens fill the stage whatever their shape; the picture keeps its own inside.
+ * @param {number} count
+ * @param {number} width
+ * @param {number} height
+ * @param {number} gap
+ * @returns {Rect[]}
+ */
+function stackLayout(count, width, height, gap) {
+  const columns = width > height ? Math.ceil(Math.sqrt(count)) : Math.ceil(Math.sqrt(count) - 0.5);
+  const rows = Math.ceil(count / columns);
+  const cellWidth = (width - gap * (columns - 1)) / columns;
+  const cellHeight = (height - gap * (rows - 1)) / rows;
+  return Array.from({ length: count }, (_, index) => ({
+    x: (index % columns) * (cellWidth + gap),
+    y: Math.floor(index / columns) * (cellHeight + gap),
+    width: cellWidth,
+    height: cellHeight,
+  }));
+}

@@ -1,0 +1,273 @@
+/** The room: what the SDK tells, drawn; what the person does, passed on. */
+
+import { Banner } from './banner.js';
+import { Controls } from './controls.js';
+import { byId } from './dom.js';
+import { Grid } from './grid.js';
+import { Sound } from './sound.js';
+import { StatsOverlay } from './stats-overlay.js';
+import { Tile } from './tile.js';
+import { toast } from './toasts.js';
+
+/** @typedef {import('/sdk/switchyard.js').RemoteParticipant} RemoteParticipant */
+/** @typedef {import('/sdk/switchyard.js').LocalParticipant} LocalParticipant */
+
+/** People who come into a big room are not announced one by one. */
+const ANNOUNCE_UP_TO = 8;
+
+export class RoomView {
+  #room;
+  #devices;
+  #entrance;
+  #grid;
+  #sound;
+  #stats;
+  #banner;
+  #controls;
+  #ended;
+
+  /**
+   * @param {import('/sdk/switchyard.js').Room} room
+   * @param {import('./devices.js').Devices} devices
+   * @param {import('./link-source.js').Entrance} entrance
+   * @param {(reason: string) => void} ended the room is over for us
+   */
+  constructor(room, devices, entrance, ended) {
+    this.#room = room;
+    this.#devices = devices;
+    this.#entrance = entrance;
+    this.#ended = ended;
+    byId('room-name', HTMLElement).textContent = entrance.title;
+    this.#grid = new Grid(byId('tiles', HTMLElement));
+    this.#sound = new Sound(() => toast('Click anywhere to hear the others.'));
+    this.#stats = new StatsOverlay(room, this.#grid);
+    this.#banner = new Banner(() => room.reconnect());
+    this.#controls = new Controls(this.#actions(), (error) => this.#failed(error));
+    this.#listen();
+    this.#refresh(room.localParticipant);
+    for (const participant of room.participants.values()) {
+      this.#refresh(participant);
+      for (const publication of participant.tracks.values()) this.#playIfAudio(publication);
+    }
+    this.#banner.show(room.connectionState);
+    this.#count();
+  }
+
+  #listen() {
+    const room = this.#room;
+    const redraw = (/** @type {RemoteParticipant | LocalParticipant} */ participant) => this.#refresh(participant);
+    room.on('participantJoined', (participant) => {
+      redraw(participant);
+      this.#count();
+      if (room.participants.size <= ANNOUNCE_UP_TO) toast(`${participant.name || 'Guest'} joined`);
+    });
+    room.on('participantLeft', (participant) => {
+      this.#grid.remove(participant.id);
+      this.#grid.remove(`${participant.id}/screen`);
+      this.#count();
+      if (room.participants.size < ANNOUNCE_UP_TO) toast(`${participant.name || 'Guest'} left`);
+    });
+    room.on('participantUpdated', redraw);
+    room.on('trackPublished', (_, participant) => redraw(participant));
+    room.on('trackUnpublished', (_, participant) => redraw(participant));
+    room.on('trackSubscribed', (_, publication, participant) => {
+      this.#playIfAudio(publication);
+      redraw(participant);
+    });
+    room.on('trackUnsubscribed', (_, publication, participant) => {
+      this.#sound.stop(publication.id);
+      redraw(participant);
+    });
+    room.on('trackMuted', (_, participant) => redraw(participant));
+    room.on('trackUnmuted', (_, participant) => redraw(participant));
+    for (const name of /** @type {const} */ (['localTrackPublished', 'localTrackUnpublished', 'localTrackReplaced'])) {
+      room.on(name, () => this.#refresh(room.localParticipant));
+    }
+    room.on('localTrackEnded', (publication) => this.#deviceLost(publication));
+    room.on('activeSpeakers', () => this.#drawSpeakers());
+    room.on('connectionState', (state) => {
+      this.#banner.show(state);
+      if (state === 'connected') this.#refresh(room.localParticipant);
+    });
+    room.on('closed', (reason) => this.#close(reason));
+  }
+
+  /** @param {RemoteParticipant | LocalParticipant} participant */
+  #refresh(participant) {
+    const key = participant.isLocal ? 'self' : participant.id;
+    const microphone = participant.trackBySource('microphone');
+    const camera = participant.trackBySource('camera');
+    const tile = this.#tile(key, participant, 'camera');
+    tile.update(participant);
+    tile.setMuted(!microphone || microphone.muted);
+    tile.setVideo(camera && !camera.muted ? camera.track : null);
+    tile.setSpeaking(participant.speaking);
+
+    const screen = participant.trackBySource('screen');
+    const screenKey = `${key}/screen`;
+    if (screen) {
+      const stage = this.#tile(screenKey, participant, 'screen');
+      stage.update(participant);
+      stage.setVideo(screen.muted ? null : screen.track);
+    } else {
+      this.#grid.remove(screenKey);
+    }
+    if (participant.isLocal) this.#controls.refresh();
+  }
+
+  /**
+   * @param {string} key
+   * @param {RemoteParticipant | LocalParticipant} participant
+   * @param {'camera' | 'screen'} source
+   */
+  #tile(key, participant, source) {
+    const known = this.#grid.get(key);
+    if (known) return known;
+    const tile = new Tile(participant, source);
+    this.#grid.add(key, tile);
+    return tile;
+  }
+
+  /** @param {import('/sdk/switchyard.js').Publication} publication */
+  #playIfAudio(publication) {
+    if (publication.kind === 'audio' && publication.track) this.#sound.play(publication.id, publication.track);
+  }
+
+  #drawSpeakers() {
+    const room = this.#room;
+    this.#grid.get('self')?.setSpeaking(room.localParticipant.speaking);
+    for (const participant of room.participants.values()) {
+      this.#grid.get(participant.id)?.setSpeaking(participant.speaking);
+    }
+  }
+
+  #count() {
+    const present = this.#room.participants.size + 1;
+    const count = byId('count', HTMLElement);
+    count.textContent = String(present);
+    count.title = present === 1 ? 'Only you are here' : `${present} people are here`;
+    count.setAttribute('aria-label', count.title);
+    document.title = `${this.#entrance.title} (${present}) · Switchyard`;
+  }
+
+  // ---- what the person does ----
+
+  /** @returns {import('./controls.js').Control[]} */
+  #actions() {
+    const local = this.#room.localParticipant;
+    const on = (/** @type {import('/sdk/types.js').TrackSource} */ source) => {
+      const publication = local.trackBySource(source);
+      return publication !== undefined && !publication.muted;
+    };
+    const canShare = Boolean(navigator.mediaDevices?.getDisplayMedia);
+    return [
+      {
+        id: 'mic',
+        key: 'm',
+        look: () => (on('microphone') ? look('Mute', 'mic', true) : { ...look('Unmute', 'mic-off', false), off: true }),
+        act: () => this.#toggleMicrophone(),
+      },
+      {
+        id: 'camera',
+        key: 'v',
+        look: () =>
+          on('camera') ? look('Stop video', 'camera', true) : { ...look('Start video', 'camera-off', false), off: true },
+        act: () => this.#toggleCamera(),
+      },
+      {
+        id: 'share',
+        key: 's',
+        look: () => ({
+          ...(on('screen') ? look('Stop sharing', 'share-off', true) : look('Share screen', 'share', false)),
+          disabled: !canShare,
+        }),
+        act: async () => {
+          if (on('screen')) await local.stopScreenShare();
+          else await local.startScreenShare();
+        },
+      },
+      { id: 'stats', key: 'i', look: () => look('Figures', 'stats', this.#stats.shown), act: () => this.#stats.toggle() },
+      { id: 'copy-link', key: 'c', look: () => ({ label: 'Copy link', icon: 'link' }), act: () => this.#copyLink() },
+      { id: 'leave', key: 'l', look: () => ({ label: 'Leave', icon: 'leave' }), act: () => this.#room.leave() },
+    ];
+  }
+
+  async #toggleMicrophone() {
+    const local = this.#room.localParticipant;
+    const publication = local.trackBySource('microphone');
+    if (publication) {
+      await local.setMuted(publication, !publication.muted);
+      return;
+    }
+    const track = await this.#devices.open('audio');
+    if (track) await local.publish(track, { source: 'microphone' });
+    else toast(this.#devices.problems.audio, { tone: 'bad' });
+  }
+
+  /** Off means off: the camera is let go of, so that its light goes out. */
+  async #toggleCamera() {
+    const local = this.#room.localParticipant;
+    const publication = local.trackBySource('camera');
+    if (publication && !publication.muted) {
+      const told = local.setMuted(publication, true);
+      this.#devices.close('video');
+      await told;
+      return;
+    }
+    const track = await this.#devices.open('video');
+    if (!track) {
+      toast(this.#devices.problems.video, { tone: 'bad' });
+    } else if (publication) {
+      await local.replaceTrack(publication, track);
+      await local.setMuted(publication, false);
+    } else {
+      await local.publish(track, { source: 'camera' });
+    }
+  }
+
+  async #copyLink() {
+    const { share } = this.#entrance;
+    if (share === null) {
+      toast('Your link is yours alone. Ask the host for another one to pass on.');
+      return;
+    }
+    try {
+      await navigator.clipboard.writeText(share);
+      toast('Link copied');
+    } catch {
+      toast(`The link to this room: ${share}`); // no clipboard on insecure pages
+    }
+  }
+
+  /** @param {import('/sdk/switchyard.js').LocalPublication} publication */
+  async #deviceLost(publication) {
+    if (publication.source !== 'camera' && publication.source !== 'microphone') return;
+    toast(`Your ${publication.source} was disconnected.`, { tone: 'bad' });
+    this.#devices.close(publication.kind);
+    await this.#room.localParticipant.unpublish(publication).catch(() => {});
+  }
+
+  /** @param {unknown} error */
+  #failed(error) {
+    if (error instanceof DOMException && error.name === 'NotAllowedError') return; // cancelled by the person
+    toast(error instanceof Error ? error.message : 'That did not work.', { tone: 'bad' });
+  }
+
+  /** @param {string} reason */
+  #close(reason) {
+    this.#stats.hide();
+    this.#banner.hide();
+    this.#controls.remove();
+    this.#sound.stopAll();
+    this.#grid.clear();
+    document.title = 'Switchyard';
+    for (const publication of this.#room.localParticipant.tracks.values()) publication.track.stop();
+    this.#devices.closeAll();
+    this.#ended(reason);
+  }
+}
+
+/** @param {string} label @param {string} iconName @param {boolean} pressed */
+function look(label, iconName, pressed) {
+  return { label, icon: iconName, pressed };
+}
