@@ -8,15 +8,21 @@
 //! - **Settled:** a delivery is removed only by [`Delivery::acknowledge`]. Dropping it, its inbox or the
 //!   connection puts it back at its old place, to be delivered again with `redelivered`.
 //! - **Ordered:** messages from one sender task to one queue arrive in the order of its completed sends, and
-//!   messages put back come before those behind them.
+//!   messages put back come before those behind them. Two relaxations: with competing inboxes, what another
+//!   inbox (or this one's prefetch) already holds may overtake; and a message of a queue with a
+//!   `delivery_limit` may come back behind the others, unless the inbox is exclusive.
 //! - **Fanout:** a message to an exchange goes to every queue bound at that time; no queue is not an error.
-//! - **Unroutable:** a message straight to a queue that does not exist comes back as
-//!   [`BrokerErrorKind::Unroutable`]: its owner is gone.
+//! - **Unroutable:** a message straight to a queue that does not exist, or to an exchange that does not exist,
+//!   comes back as [`BrokerErrorKind::Unroutable`]: its owner is gone.
 //! - **Expiry:** a queue with `expires` disappears after that time without inbox; a message with `ttl`
 //!   disappears when it waited that long.
 //! - **Bounded:** a queue at `max_length` refuses ([`BrokerErrorKind::Full`]), it never grows without end. For
-//!   an exchange, a full queue loses its oldest message instead, so that one idle client cannot stop the others.
-//! - **Poison:** a message put back `delivery_limit` times goes to the dead-letter queue.
+//!   an exchange, a full queue loses its oldest message instead, so that one idle client cannot stop the others:
+//!   queues to be bound are declared with [`WhenFull::DropOldest`]. (A [`WhenFull::Refuse`] queue that is bound
+//!   loses the newcomer, and its sender gets `Full`, although the other queues have it.) What counts is what
+//!   waits; deliveries that are out do not.
+//! - **Poison:** a message put back `delivery_limit` times goes to the dead-letter queue, which always exists.
+//!   Being put back by the loss of an inbox or connection counts too.
 //! - **Exclusive inbox:** with [`InboxOptions::exclusive`], a second inbox on the queue is refused with
 //!   [`BrokerErrorKind::Conflict`] as long as the first lives.
 //! - **Recovery:** after a lost connection the implementation reconnects by itself, re-declares what this process
@@ -30,9 +36,40 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+#[cfg(any(test, feature = "testsuite"))]
+pub mod conformance;
 pub mod embedded;
+mod metrics;
 pub mod rabbitmq;
 pub mod topology;
+
+/// Longest name of a queue or exchange, in bytes (AMQP 0-9-1 short string).
+pub const MAX_NAME_BYTES: usize = 255;
+/// Largest message body. Far above any command or event, and what keeps `max_length` messages from being
+/// any amount of memory.
+pub const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
+
+/// Refuses names and bodies that no implementation could carry.
+fn check_name(name: &str) -> BrokerResult<()> {
+    if name.is_empty() || name.len() > MAX_NAME_BYTES || name.starts_with("amq.") {
+        // The name itself is not repeated: it may be long, and may come from outside.
+        return Err(BrokerError::new(
+            BrokerErrorKind::Internal,
+            "a queue or exchange name must have 1 to 255 bytes and not start with \"amq.\"",
+        ));
+    }
+    Ok(())
+}
+
+fn check_message(message: &Message) -> BrokerResult<()> {
+    if message.body.len() > MAX_BODY_BYTES {
+        return Err(BrokerError::new(BrokerErrorKind::Internal, "message body is above 4 MiB"));
+    }
+    if message.message_id.len() > MAX_NAME_BYTES {
+        return Err(BrokerError::new(BrokerErrorKind::Internal, "message id is above 255 bytes"));
+    }
+    Ok(())
+}
 
 /// What kind of queue; RabbitMQ needs to know, the embedded broker mostly does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -113,9 +150,22 @@ pub struct BrokerError {
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
+impl BrokerErrorKind {
+    /// Whether the same call may succeed later without anything else being done.
+    pub fn is_transient(self) -> bool {
+        matches!(self, Self::Unavailable | Self::Full)
+    }
+}
+
 impl BrokerError {
     pub fn new(kind: BrokerErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), source: None }
+    }
+
+    /// With the error below it, for logs.
+    pub fn with_source(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        self.source = Some(Box::new(source));
+        self
     }
 }
 
@@ -145,6 +195,9 @@ pub trait Broker: Send + Sync + 'static {
 pub trait Inbox: Send {
     /// Waits for the next delivery. `None` when the queue was deleted or the broker closed for good.
     async fn next(&mut self) -> Option<Delivery>;
+    /// Ends it like dropping does, and waits until the broker knows: an exclusive inbox opened after that,
+    /// here or in another process, is not refused. Bounded in time.
+    async fn close(self: Box<Self>);
 }
 
 /// One message to be settled. Dropping it puts it back.
@@ -152,6 +205,10 @@ pub struct Delivery {
     pub message: Message,
     /// It was (perhaps) delivered before.
     pub redelivered: bool,
+    /// Which try this is: 1, and one more for every [`Delivery::put_back`] before it. On a queue with a
+    /// `delivery_limit`, putting back the delivery whose attempt equals the limit sends it to the dead-letter
+    /// queue. Exact on such queues; elsewhere an implementation may answer 1 or 2 by `redelivered`.
+    pub attempt: u32,
     pub settle: Box<dyn Settle>,
 }
 

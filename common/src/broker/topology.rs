@@ -117,3 +117,38 @@ pub fn dead_letters_queue() -> QueueSpec {
         when_full: WhenFull::DropOldest,
     }
 }
+
+/// The delivery limit of a queue that another process declared, by its name; and whether RabbitMQ counts itself
+/// (it does for quorum queues). A process may open an inbox without ever having declared the queue.
+pub(super) fn known_delivery_limit(queue: &str) -> Option<(QueueKind, u32)> {
+    if queue == WORKERS {
+        Some((QueueKind::Quorum, COMMAND_DELIVERY_LIMIT))
+    } else if queue.starts_with("session.") {
+        Some((QueueKind::Durable, COMMAND_DELIVERY_LIMIT))
+    } else if queue.starts_with("worker.") {
+        Some((QueueKind::Exclusive, COMMAND_DELIVERY_LIMIT))
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_known_by_name_is_the_declared_one() {
+        let (session, participant) = (SessionId::new(), ParticipantId::new());
+        for spec in [
+            workers_queue(),
+            session_queue(session),
+            worker_queue(WorkerId::new()),
+            user_queue(session, participant),
+            replies_queue(InstanceId::new()),
+            dead_letters_queue(),
+        ] {
+            let declared = spec.delivery_limit.map(|limit| (spec.kind, limit));
+            assert_eq!(known_delivery_limit(&spec.name), declared, "{}", spec.name);
+        }
+    }
+}
