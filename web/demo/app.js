@@ -1,6 +1,6 @@
 /** The demo: lobby, room, and the screens before and after. */
 
-import { Room, SwitchyardError, parseJoinLink } from '/sdk/switchyard.js';
+import { Room, SwitchyardError, parseJoinLink } from '../sdk/switchyard.js';
 import { Devices } from './devices.js';
 import { byId, setMessage, showScreen } from './dom.js';
 import { findEntrance } from './link-source.js';

@@ -25,7 +25,7 @@ export class Banner {
     this.#button.onclick = reconnect;
   }
 
-  /** @param {import('/sdk/types.js').ConnectionState} state */
+  /** @param {import('../sdk/types.js').ConnectionState} state */
   show(state) {
     clearTimeout(this.#timer);
     this.#element.dataset.state = state;
@@ -42,7 +42,7 @@ export class Banner {
     this.#element.hidden = true;
   }
 
-  /** @param {import('/sdk/types.js').ConnectionState} state */
+  /** @param {import('../sdk/types.js').ConnectionState} state */
   #draw(state) {
     this.#text.textContent = TEXTS[state];
     this.#element.hidden = TEXTS[state] === '';

@@ -7,6 +7,8 @@
 
 /** A tile is never wider than this (width / height). */
 const WIDEST = 16 / 9;
+/** Width / height that a shared screen is given on an upright stage. */
+const SCREEN_SHAPE = 4 / 3;
 /** On upright screens a tile may be this narrow: faces are upright too, and the picture is cropped. */
 const NARROWEST_UPRIGHT = 4 / 5;
 
@@ -67,17 +69,27 @@ function fit(cellWidth, cellHeight, narrowest) {
  * @returns {{ stage: Rect[], strip: Rect[] }}
  */
 export function stageLayout(staged, others, width, height, { gap = 10 } = {}) {
+  if (others === 0) return { stage: stackLayout(staged, width, height, gap), strip: [] };
   const upright = height > width;
   const along = upright ? height : width;
-  const share = others === 0 ? 0 : Math.min(along * 0.34, Math.max(along * 0.2, 150));
-  const rest = others === 0 ? along : along - share - gap;
-  const stageWidth = upright ? width : rest;
-  const stageHeight = upright ? rest : height;
-  const stage = stackLayout(staged, stageWidth, stageHeight, gap);
-  const strip = upright
-    ? gridLayout(others, width, share, { gap, y: rest + gap })
-    : gridLayout(others, share, height, { gap, x: rest + gap });
-  return { stage, strip: strip.rects };
+  const least = Math.min(along * 0.34, Math.max(along * 0.2, 150));
+  // Upright, a screen is seldom higher than 4:3: what it cannot use shows people.
+  const share = upright ? Math.max(least, along - gap - (staged * width) / SCREEN_SHAPE) : least;
+  const loose = upright ? gridLayout(others, width, share, { gap }) : gridLayout(others, share, height, { gap });
+  const used = upright ? share : extent(loose.rects);
+  const rest = along - used - gap;
+  const strip = loose.rects.map((rect) =>
+    upright ? { ...rect, y: rect.y + rest + gap } : { ...rect, x: rect.x - (share - used) / 2 + rest + gap },
+  );
+  const stage = upright ? stackLayout(staged, width, rest, gap) : stackLayout(staged, rest, height, gap);
+  return { stage, strip };
+}
+
+/** How wide the rectangles are together. @param {Rect[]} rects */
+function extent(rects) {
+  const left = Math.min(...rects.map(({ x }) => x));
+  const right = Math.max(...rects.map(({ x, width }) => x + width));
+  return right - left;
 }
 
 /**

@@ -3,7 +3,7 @@
  * room named by `#room=`.
  */
 
-import { SwitchyardError, parseJoinLink } from '/sdk/switchyard.js';
+import { SwitchyardError, parseJoinLink } from '../sdk/switchyard.js';
 
 /**
  * @typedef {object} Entrance

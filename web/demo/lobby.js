@@ -61,11 +61,11 @@ export class Lobby {
   /**
    * What to publish: a microphone that is off is published muted, so that unmuting is instant; a camera
    * that is off stays off.
-   * @returns {import('/sdk/types.js').LocalTrackInit[]}
+   * @returns {import('../sdk/types.js').LocalTrackInit[]}
    */
   tracks() {
     const { audio, video } = this.#devices.tracks;
-    /** @type {import('/sdk/types.js').LocalTrackInit[]} */
+    /** @type {import('../sdk/types.js').LocalTrackInit[]} */
     const tracks = [];
     if (audio) tracks.push({ track: audio, source: 'microphone', muted: !this.#wanted.audio });
     if (video) tracks.push({ track: video, source: 'camera' });

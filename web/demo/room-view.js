@@ -9,8 +9,8 @@ import { StatsOverlay } from './stats-overlay.js';
 import { Tile } from './tile.js';
 import { toast } from './toasts.js';
 
-/** @typedef {import('/sdk/switchyard.js').RemoteParticipant} RemoteParticipant */
-/** @typedef {import('/sdk/switchyard.js').LocalParticipant} LocalParticipant */
+/** @typedef {import('../sdk/switchyard.js').RemoteParticipant} RemoteParticipant */
+/** @typedef {import('../sdk/switchyard.js').LocalParticipant} LocalParticipant */
 
 /** People who come into a big room are not announced one by one. */
 const ANNOUNCE_UP_TO = 8;
@@ -27,7 +27,7 @@ export class RoomView {
   #ended;
 
   /**
-   * @param {import('/sdk/switchyard.js').Room} room
+   * @param {import('../sdk/switchyard.js').Room} room
    * @param {import('./devices.js').Devices} devices
    * @param {import('./link-source.js').Entrance} entrance
    * @param {(reason: string) => void} ended the room is over for us
@@ -128,7 +128,7 @@ export class RoomView {
     return tile;
   }
 
-  /** @param {import('/sdk/switchyard.js').Publication} publication */
+  /** @param {import('../sdk/switchyard.js').Publication} publication */
   #playIfAudio(publication) {
     if (publication.kind === 'audio' && publication.track) this.#sound.play(publication.id, publication.track);
   }
@@ -155,7 +155,7 @@ export class RoomView {
   /** @returns {import('./controls.js').Control[]} */
   #actions() {
     const local = this.#room.localParticipant;
-    const on = (/** @type {import('/sdk/types.js').TrackSource} */ source) => {
+    const on = (/** @type {import('../sdk/types.js').TrackSource} */ source) => {
       const publication = local.trackBySource(source);
       return publication !== undefined && !publication.muted;
     };
@@ -186,7 +186,7 @@ export class RoomView {
           else await local.startScreenShare();
         },
       },
-      { id: 'stats', key: 'i', look: () => look('Figures', 'stats', this.#stats.shown), act: () => this.#stats.toggle() },
+      { id: 'stats', key: 'i', look: () => look('Stats', 'stats', this.#stats.shown), act: () => this.#stats.toggle() },
       { id: 'copy-link', key: 'c', look: () => ({ label: 'Copy link', icon: 'link' }), act: () => this.#copyLink() },
       { id: 'leave', key: 'l', look: () => ({ label: 'Leave', icon: 'leave' }), act: () => this.#room.leave() },
     ];
@@ -239,7 +239,7 @@ export class RoomView {
     }
   }
 
-  /** @param {import('/sdk/switchyard.js').LocalPublication} publication */
+  /** @param {import('../sdk/switchyard.js').LocalPublication} publication */
   async #deviceLost(publication) {
     if (publication.source !== 'camera' && publication.source !== 'microphone') return;
     toast(`Your ${publication.source} was disconnected.`, { tone: 'bad' });

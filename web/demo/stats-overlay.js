@@ -2,7 +2,7 @@
 
 const INTERVAL_MS = 1000;
 
-/** @typedef {import('/sdk/stats.js').TrackStats} TrackStats */
+/** @typedef {import('../sdk/stats.js').TrackStats} TrackStats */
 
 export class StatsOverlay {
   #room;
@@ -11,7 +11,7 @@ export class StatsOverlay {
   #timer;
 
   /**
-   * @param {import('/sdk/switchyard.js').Room} room
+   * @param {import('../sdk/switchyard.js').Room} room
    * @param {import('./grid.js').Grid} grid
    */
   constructor(room, grid) {

@@ -42,6 +42,7 @@ export class Tile {
     const shown = name || 'Guest';
     this.element.dataset.participant = id;
     this.#avatar.textContent = initials(shown);
+    this.element.style.setProperty('--person', colourOf(id));
     this.#avatar.style.backgroundColor = colourOf(id);
     this.#name.textContent =
       this.source === 'screen' ? `${isLocal ? 'Your' : `${shown}’s`} screen` : isLocal ? `${shown} (you)` : shown;
