@@ -1,0 +1,266 @@
+//! Join: finds or chooses the worker that hosts the session, and there opens the participant's endpoint.
+//!
+//! ```text
+//!   session.<id> ─▶ any worker: home? ──another──▶ worker.<id> ─▶ that worker
+//!                       │ here                                        │
+//!                       ▼                                             ▼
+//!        open endpoint ─▶ offer (optional) ─▶ stored, guarded by the epoch ─▶ reply, events
+//! ```
+//!
+//! The one stored write comes last, so a join that is refused half-way leaves nothing behind: the endpoint is
+//! closed, and whoever was there before under the same participant id still is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::message::{CommandError, ErrorCode, EventBody, JoinReply, Joined, Offer, ReplyBody, Target};
+use common::model::{
+    CommandId, Endpoint, EndpointId, EndpointState, Grants, Participant, ParticipantId, ParticipantState,
+    Pipeline, PipelineId, PipelineState, Session, SessionId, SessionState, WorkerId,
+};
+use common::store::Guarded;
+use common::time::UnixMillis;
+
+use super::{Done, Failure, Invocation, Outcome, forward, offer, refuse};
+use crate::context::{Context, endpoint_gone};
+use crate::media::{MediaPlane, OpenEndpoint};
+use crate::placement::{self, Home};
+use crate::registry::{LiveEndpoint, Memory, Registry};
+use crate::report::To;
+use crate::sync::forget;
+
+/// Looks at a session that changes under our hands, before the join is refused as `unavailable`.
+const TRIES: usize = 10;
+/// What a client is told to wait when no worker takes the session.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+pub(super) struct Join<'a> {
+    pub command_id: CommandId,
+    pub session_id: SessionId,
+    pub participant_id: ParticipantId,
+    pub name: &'a str,
+    pub grants: Grants,
+    pub server_offers: bool,
+    pub offer: Option<&'a Offer>,
+}
+
+pub(super) async fn join(context: &Context, invocation: &Invocation, join: &Join<'_>) -> Outcome {
+    // Workers whose queue is gone although their lease still runs.
+    let mut unreachable = Vec::new();
+    for _ in 0..TRIES {
+        let session = context.store.session(join.session_id).await?;
+        let session = session.ok_or_else(|| refuse(ErrorCode::SessionNotFound, "no such session"))?;
+        if session.state == SessionState::Closed {
+            return Err(refuse(ErrorCode::SessionClosed, "the session has ended"));
+        }
+        if let Some(reply) = repeat(context, &session, join).await? {
+            return Ok(Done::Reply(reply));
+        }
+        let Some((session, pipeline)) = settle(context, session, &unreachable).await? else { continue };
+        if pipeline.worker_id == context.worker_id && !context.is_stopping() {
+            match admit(context, join, &session, &pipeline).await? {
+                Some(reply) => return Ok(Done::Reply(reply)),
+                None => continue,
+            }
+        }
+        if pipeline.worker_id != context.worker_id && forward(context, invocation, pipeline.worker_id).await?
+        {
+            return Ok(Done::Forwarded);
+        }
+        // Its queue is gone and so is the worker, whatever its lease says (or it is this one, about to end).
+        context.drop_pipeline(&session, &pipeline).await?;
+        unreachable.push(pipeline.worker_id);
+    }
+    Err(unavailable("the session's place keeps changing"))
+}
+
+/// The reply of an earlier try of the same command.
+async fn repeat(context: &Context, session: &Session, join: &Join<'_>) -> Result<Option<ReplyBody>, Failure> {
+    if context.registry.join_has_ended(join.command_id) {
+        return Err(endpoint_gone().into());
+    }
+    let endpoint = session
+        .participant(join.participant_id)
+        .filter(|participant| participant.command_id == join.command_id)
+        .and_then(|participant| participant.endpoint.as_ref());
+    let Some(live) = endpoint.and_then(|endpoint| context.registry.endpoint(endpoint.id)) else {
+        // Of another worker, which then recognises it, or of one that died with it: then it is done anew.
+        return Ok(None);
+    };
+    let memory = live.memory.lock().await;
+    Ok(memory.join_reply.clone().filter(|_| !memory.gone))
+}
+
+/// The session's pipeline on a living worker, placed now if there is none. `None`: look at the session again.
+async fn settle(
+    context: &Context,
+    session: Session,
+    unreachable: &[WorkerId],
+) -> Result<Option<(Session, Pipeline)>, Failure> {
+    let now = UnixMillis::now();
+    let host = match session.pipeline() {
+        Some(here) if here.worker_id == context.worker_id => {
+            return Ok(Some((session.clone(), here.clone())));
+        }
+        Some(elsewhere) => context.store.worker(elsewhere.worker_id).await?,
+        None => None,
+    };
+    let session = match placement::home(&session, host.as_ref(), now) {
+        Home::At(pipeline) => return Ok(Some((session, pipeline))),
+        Home::Nowhere => session,
+        Home::Lost(pipeline) => match context.drop_pipeline(&session, &pipeline).await? {
+            Some(after) if after.pipeline().is_none() && after.state == SessionState::Open => after,
+            _ => return Ok(None),
+        },
+    };
+    let mut workers = context.store.workers().await?;
+    workers.retain(|worker| !unreachable.contains(&worker.id));
+    let worker_id = placement::choose(&workers, session.previous_worker_id, now)
+        .ok_or_else(|| unavailable("no worker takes sessions now"))?;
+    let pipeline = Pipeline { id: PipelineId::new(), worker_id, state: PipelineState::Ready };
+    match context.store.place_pipeline(session.id, session.epoch, &pipeline).await? {
+        Guarded::Applied(placed) => {
+            tracing::info!(%worker_id, memory = ?workers.iter().map(|row| row.load.memory_bytes).collect::<Vec<_>>(),
+                epoch = placed.epoch, "session placed");
+            Ok(Some((*placed, pipeline)))
+        }
+        // Somebody else placed it first: use theirs.
+        Guarded::Refused(_) => Ok(None),
+    }
+}
+
+/// Opens the endpoint here and stores it. `None`: the session changed meanwhile; nothing is left behind.
+async fn admit(
+    context: &Context,
+    join: &Join<'_>,
+    session: &Session,
+    pipeline: &Pipeline,
+) -> Result<Option<ReplyBody>, Failure> {
+    let live = Arc::new(LiveEndpoint {
+        id: EndpointId::new(),
+        session_id: session.id,
+        participant_id: join.participant_id,
+        pipeline_id: pipeline.id,
+        epoch: session.epoch,
+        joined_by: join.command_id,
+        memory: tokio::sync::Mutex::default(),
+    });
+    // Held until the join is stored: what the connection reports meanwhile waits for that.
+    let mut memory = live.memory.lock().await;
+    // Everything that the media plane causes from here on follows `participant.joined`.
+    let slot = context.reporter.reserve(session.id);
+    let provisional = Provisional::new(context, &live);
+    context
+        .media
+        .open_endpoint(OpenEndpoint {
+            endpoint_id: live.id,
+            pipeline_id: live.pipeline_id,
+            participant_id: live.participant_id,
+            can_publish: join.grants.can_publish,
+            can_subscribe: join.grants.can_subscribe,
+            server_offers: join.server_offers,
+        })
+        .await?;
+    let answer = match join.offer {
+        None => None,
+        Some(sdp) => {
+            let negotiated = context.media.offer(live.id, sdp.clone()).await?;
+            let answer = negotiated.answer.clone();
+            offer::take_over(&live, &mut memory, negotiated);
+            Some(answer)
+        }
+    };
+    let participant = participant(context, join, &live, &memory);
+    let after = match context.store.put_participant(session.id, session.epoch, &participant).await? {
+        Guarded::Applied(after) => after,
+        Guarded::Refused(_) => return Ok(None),
+    };
+    provisional.keep();
+    memory.tracks_unstored = false;
+    let reply = ReplyBody::Joined(Box::new(JoinReply {
+        joined: joined(context, &live, &after, &participant),
+        answer,
+    }));
+    memory.join_reply = Some(reply.clone());
+
+    let joined = EventBody::ParticipantJoined { participant };
+    let published = std::mem::take(&mut memory.unreported);
+    slot.fill(std::iter::once(joined).chain(published).map(|event| (To::Everyone, event)));
+    if let Some(before) = context.registry.make_current(&live) {
+        let mut memory = before.memory.lock().await;
+        forget(context, &before, &mut memory).await;
+    }
+    tracing::info!(endpoint_id = %live.id, participant_id = %live.participant_id, "participant joined");
+    Ok(Some(reply))
+}
+
+fn participant(context: &Context, join: &Join<'_>, live: &LiveEndpoint, memory: &Memory) -> Participant {
+    Participant {
+        id: join.participant_id,
+        name: join.name.to_owned(),
+        state: ParticipantState::Joined,
+        grants: join.grants,
+        joined_at: UnixMillis::now(),
+        command_id: join.command_id,
+        endpoint: Some(Endpoint {
+            id: live.id,
+            pipeline_id: live.pipeline_id,
+            worker_id: context.worker_id,
+            state: EndpointState::New,
+        }),
+        tracks: memory.tracks.clone(),
+    }
+}
+
+fn joined(context: &Context, live: &LiveEndpoint, session: &Session, participant: &Participant) -> Joined {
+    Joined {
+        target: Target {
+            session_id: live.session_id,
+            participant_id: live.participant_id,
+            endpoint_id: live.id,
+            pipeline_id: live.pipeline_id,
+            worker_id: context.worker_id,
+            epoch: live.epoch,
+        },
+        participant: participant.clone(),
+        others: session.participants.iter().filter(|other| other.id != participant.id).cloned().collect(),
+    }
+}
+
+fn unavailable(message: &str) -> Failure {
+    let error = CommandError::new(ErrorCode::Unavailable, message);
+    Failure::Refused(CommandError { retry_after: Some(RETRY_AFTER), ..error })
+}
+
+/// An endpoint whose join is not stored yet: unless kept, it is closed again, however the join ends.
+struct Provisional<'a> {
+    registry: &'a Registry,
+    media: MediaPlane,
+    live: &'a Arc<LiveEndpoint>,
+    kept: bool,
+}
+
+impl<'a> Provisional<'a> {
+    fn new(context: &'a Context, live: &'a Arc<LiveEndpoint>) -> Self {
+        context.registry.insert(live.clone());
+        Self { registry: &context.registry, media: context.media.clone(), live, kept: false }
+    }
+
+    fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Provisional<'_> {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        self.registry.remove(self.live, false);
+        let (media, id) = (self.media.clone(), self.live.id);
+        tokio::spawn(async move {
+            // Not there when opening it was what failed.
+            let _ = media.close_endpoint(id).await;
+        });
+    }
+}

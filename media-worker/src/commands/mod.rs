@@ -1,0 +1,191 @@
+//! Commands: one file each. Every command may come twice and takes effect once.
+//!
+//! | command | done by | twice |
+//! |---|---|---|
+//! | create session | whoever takes it from `workers` | the stored `command_id` decides |
+//! | join | the worker that hosts (or is chosen to host) the session | the stored `command_id`, then the reply kept with the endpoint |
+//! | offer, answer, candidates, mute | the worker in the target | the last replies are kept with the endpoint |
+//! | leave, close | the worker that hosts the session; anyone when there is none | nothing is left to do |
+
+mod answer;
+mod candidates;
+pub(crate) mod close;
+mod create;
+mod endpoint;
+mod join;
+mod leave;
+mod mute;
+mod offer;
+
+use common::broker::{BrokerError, BrokerErrorKind, Destination, Message, topology};
+use common::message::{Command, CommandBody, CommandError, ErrorCode, ReplyBody, Target};
+use common::model::WorkerId;
+use common::store::{StoreError, StoreErrorKind};
+use common::time::UnixMillis;
+
+use crate::context::{Context, Lane, endpoint_gone};
+use crate::media::MediaError;
+
+/// One delivery of one command.
+pub(crate) struct Invocation {
+    pub command: Command,
+    /// As it came, to be handed on.
+    pub message: Message,
+    /// It was (perhaps) delivered before: an earlier try may have ended half-way.
+    pub redelivered: bool,
+    /// A failure of this try is final.
+    pub is_last_try: bool,
+}
+
+/// How a command ended well.
+#[derive(Debug)]
+pub(crate) enum Done {
+    Reply(ReplyBody),
+    /// Another worker does it and replies.
+    Forwarded,
+}
+
+/// How a command ended otherwise.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Its sender is told why.
+    Refused(CommandError),
+    /// Broker or store could not do their part; another try may.
+    Infrastructure { unavailable: bool, message: String },
+}
+
+pub(crate) type Outcome = Result<Done, Failure>;
+
+impl From<CommandError> for Failure {
+    fn from(error: CommandError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Infrastructure {
+            unavailable: error.kind == StoreErrorKind::Unavailable,
+            message: error.to_string(),
+        }
+    }
+}
+
+impl From<BrokerError> for Failure {
+    fn from(error: BrokerError) -> Self {
+        Self::Infrastructure {
+            unavailable: error.kind == BrokerErrorKind::Unavailable,
+            message: error.to_string(),
+        }
+    }
+}
+
+impl From<MediaError> for Failure {
+    fn from(error: MediaError) -> Self {
+        let code = match error {
+            MediaError::EndpointGone => return Self::Refused(endpoint_gone()),
+            MediaError::OfferCollision => ErrorCode::OfferCollision,
+            MediaError::NoOfferPending => ErrorCode::NoOfferPending,
+            MediaError::InvalidSdp(_) => ErrorCode::InvalidSdp,
+            MediaError::InvalidCandidate(_) => ErrorCode::InvalidCandidate,
+            MediaError::LimitExceeded(_) => ErrorCode::LimitExceeded,
+            MediaError::Forbidden => ErrorCode::Forbidden,
+            MediaError::TrackNotFound => ErrorCode::TrackNotFound,
+            MediaError::Unavailable => ErrorCode::Unavailable,
+        };
+        Self::Refused(CommandError::new(code, error.to_string()))
+    }
+}
+
+pub(crate) fn refuse(code: ErrorCode, message: &str) -> Failure {
+    Failure::Refused(CommandError::new(code, message))
+}
+
+/// Does a command whose version and deadline have been checked.
+pub(crate) async fn execute(context: &Context, invocation: &Invocation) -> Outcome {
+    let command_id = invocation.command.command_id;
+    match &invocation.command.body {
+        CommandBody::CreateSession { session_id, name, key_id } => {
+            create::create(context, command_id, *session_id, name.clone(), key_id).await
+        }
+        CommandBody::CloseSession { session_id } => close::close(context, invocation, *session_id).await,
+        CommandBody::Join { session_id, participant_id, name, grants, server_offers, offer } => {
+            let join = join::Join {
+                command_id,
+                session_id: *session_id,
+                participant_id: *participant_id,
+                name,
+                grants: *grants,
+                server_offers: *server_offers,
+                offer: offer.as_ref(),
+            };
+            join::join(context, invocation, &join).await
+        }
+        CommandBody::Leave { session_id, participant_id, reason } => {
+            leave::leave(context, invocation, *session_id, *participant_id, *reason).await
+        }
+        CommandBody::Offer { target, offer } => offer::offer(context, invocation, target, offer).await,
+        CommandBody::Answer { target, answer } => answer::answer(context, invocation, target, answer).await,
+        CommandBody::Candidates { target, candidates } => {
+            candidates::candidates(context, invocation, target, candidates).await
+        }
+        CommandBody::Mute { target, track_id, muted, by_admin } => {
+            mute::mute(context, invocation, target, *track_id, *muted, *by_admin).await
+        }
+    }
+}
+
+/// The name of a command in metrics and spans.
+pub(crate) fn kind(body: &CommandBody) -> &'static str {
+    match body {
+        CommandBody::CreateSession { .. } => "create_session",
+        CommandBody::CloseSession { .. } => "close_session",
+        CommandBody::Join { .. } => "join",
+        CommandBody::Leave { .. } => "leave",
+        CommandBody::Offer { .. } => "offer",
+        CommandBody::Answer { .. } => "answer",
+        CommandBody::Candidates { .. } => "candidates",
+        CommandBody::Mute { .. } => "mute",
+    }
+}
+
+/// What the command must not overtake, and must not be overtaken by.
+pub(crate) fn lane(body: &CommandBody) -> Lane {
+    match body {
+        CommandBody::CreateSession { session_id, .. } | CommandBody::CloseSession { session_id } => {
+            Lane::Session(*session_id)
+        }
+        CommandBody::Join { session_id, participant_id, .. }
+        | CommandBody::Leave { session_id, participant_id, .. } => {
+            Lane::Participant(*session_id, *participant_id)
+        }
+        CommandBody::Offer { target, .. }
+        | CommandBody::Answer { target, .. }
+        | CommandBody::Candidates { target, .. }
+        | CommandBody::Mute { target, .. } => endpoint_lane(target),
+    }
+}
+
+fn endpoint_lane(target: &Target) -> Lane {
+    Lane::Participant(target.session_id, target.participant_id)
+}
+
+/// Hands the command to the worker that it concerns. `false`: that worker is gone.
+async fn forward(context: &Context, invocation: &Invocation, worker_id: WorkerId) -> Result<bool, Failure> {
+    let queue = topology::worker_queue_name(worker_id);
+    match context.broker.send(Destination::Queue(&queue), invocation.message.clone()).await {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind == BrokerErrorKind::Unroutable => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The same, when that worker's lease runs: a worker that hangs keeps its queue but does not read it.
+async fn forward_if_alive(
+    context: &Context,
+    invocation: &Invocation,
+    worker_id: WorkerId,
+) -> Result<bool, Failure> {
+    let alive = context.store.worker(worker_id).await?.is_some_and(|row| row.lease_until > UnixMillis::now());
+    if alive { forward(context, invocation, worker_id).await } else { Ok(false) }
+}

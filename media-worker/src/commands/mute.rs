@@ -1,0 +1,49 @@
+//! Mute: stops or resumes one published track, by its publisher or by a moderator.
+
+use common::message::{ErrorCode, EventBody, ReplyBody, Target};
+use common::model::TrackId;
+use common::store::Guarded;
+
+use super::{Invocation, Outcome, endpoint, refuse};
+use crate::context::{Context, endpoint_gone};
+use crate::sync::{Synced, sync};
+
+pub(super) async fn mute(
+    context: &Context,
+    invocation: &Invocation,
+    target: &Target,
+    track_id: TrackId,
+    muted: bool,
+    by_admin: bool,
+) -> Outcome {
+    endpoint::once(context, invocation, target, None, async |endpoint, memory| {
+        let not_found = || refuse(ErrorCode::TrackNotFound, "no such track");
+        let before = memory.tracks.iter().find(|track| track.id == track_id).ok_or_else(not_found)?.clone();
+        if before.muted == muted {
+            return Ok(ReplyBody::Muted { track: before });
+        }
+        // The store must have the track before it can have it muted; its events go out with those of this command.
+        if memory.tracks_unstored {
+            match sync(context, endpoint, memory).await? {
+                Synced::Stored(events) => memory.unreported = events,
+                Synced::Gone(_) => return Err(endpoint_gone().into()),
+            }
+        }
+        let (session_id, participant_id) = (endpoint.session_id, endpoint.participant_id);
+        if let Guarded::Refused(_) =
+            context.store.set_track_muted(session_id, participant_id, track_id, muted).await?
+        {
+            return Err(not_found());
+        }
+        let track = context.media.set_muted(endpoint.id, track_id, muted).await?;
+        for stored in memory.tracks.iter_mut().filter(|stored| stored.id == track_id) {
+            *stored = track.clone();
+        }
+        memory.unreported.push(match muted {
+            true => EventBody::TrackMuted { participant_id, track_id, by_admin },
+            false => EventBody::TrackUnmuted { participant_id, track_id, by_admin },
+        });
+        Ok(ReplyBody::Muted { track })
+    })
+    .await
+}

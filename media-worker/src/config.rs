@@ -1,0 +1,59 @@
+//! Settings of one worker.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::media::MediaConfig;
+
+/// Everything a worker needs to know; the defaults run on a laptop.
+#[derive(Debug, Clone)]
+pub struct WorkerConfig {
+    /// The media socket, its announced addresses and the times of a connection's life.
+    pub media: MediaConfig,
+    /// How long the worker counts as alive after its last heartbeat, and others wait before they take over
+    /// its sessions. It is renewed at a third of this. Shorter finds a dead worker sooner; too short, and a
+    /// slow store looks like a dead worker. At least 300 ms.
+    pub lease: Duration,
+    /// A session without participants is closed after this long; `None`: never. Measured by each worker
+    /// for itself, so a restart of all workers starts it anew.
+    pub empty_timeout: Option<Duration>,
+    /// Someone whose worker died and who does not rejoin counts as gone after this long.
+    pub rejoin_timeout: Duration,
+    /// How long a closed session's record is kept, so that late callers learn that it ended.
+    pub closed_retention: Duration,
+    /// Time between two passes over all open sessions (empty ones, left-overs of dead workers). Each pass
+    /// reads every open session once; the passes of several workers are spread by chance.
+    pub pass_interval: Duration,
+    /// Bound of [`crate::Worker::stop`].
+    pub stop_timeout: Duration,
+}
+
+impl Default for WorkerConfig {
+    fn default() -> Self {
+        Self {
+            media: MediaConfig {
+                listen: SocketAddr::from(([0, 0, 0, 0], 0)),
+                public_addresses: Vec::new(),
+                offer_interval: Duration::from_millis(250),
+                disconnected_after: Duration::from_secs(5),
+                grace: Duration::from_secs(10),
+            },
+            lease: Duration::from_secs(6),
+            empty_timeout: Some(Duration::from_secs(5 * 60)),
+            rejoin_timeout: Duration::from_secs(60),
+            closed_retention: Duration::from_secs(60 * 60),
+            pass_interval: Duration::from_secs(30),
+            stop_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The shortest lease; below it a scheduling hiccup is a death.
+pub(crate) const MIN_LEASE: Duration = Duration::from_millis(300);
+
+impl WorkerConfig {
+    /// The lease in force.
+    pub(crate) fn lease(&self) -> Duration {
+        self.lease.max(MIN_LEASE)
+    }
+}

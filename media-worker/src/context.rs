@@ -1,0 +1,133 @@
+//! What every part of one worker shares.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use common::broker::Broker;
+use common::message::{CommandError, ErrorCode, EventBody};
+use common::model::{ParticipantId, Pipeline, PipelineId, Session, SessionId, WorkerId};
+use common::store::{Guarded, Store, StoreResult};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::WorkerConfig;
+use crate::media::MediaPlane;
+use crate::metrics;
+use crate::registry::Registry;
+use crate::report::{Reporter, To};
+use crate::serial::Serial;
+
+/// What must happen one after the other: everything about one participant, or about a session as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Lane {
+    Session(SessionId),
+    Participant(SessionId, ParticipantId),
+}
+
+pub(crate) struct Context {
+    pub worker_id: WorkerId,
+    pub config: WorkerConfig,
+    pub broker: Arc<dyn Broker>,
+    pub store: Arc<dyn Store>,
+    pub media: MediaPlane,
+    pub registry: Registry,
+    pub reporter: Reporter,
+    pub lanes: Serial<Lane, BoxFuture<'static, ()>>,
+    /// Ends everything that runs for this worker.
+    pub stop: CancellationToken,
+    /// Ends the taking of commands; comes before `stop` in a graceful end.
+    pub stop_intake: CancellationToken,
+    stopping: AtomicBool,
+}
+
+impl Context {
+    pub fn new(
+        worker_id: WorkerId,
+        config: WorkerConfig,
+        broker: Arc<dyn Broker>,
+        store: Arc<dyn Store>,
+        media: MediaPlane,
+    ) -> Self {
+        let stop = CancellationToken::new();
+        Self {
+            worker_id,
+            config,
+            reporter: Reporter::new(broker.clone(), stop.clone()),
+            broker,
+            store,
+            media,
+            registry: Registry::default(),
+            // Bounded by the prefetch of the inboxes that feed it, and by one state report per endpoint.
+            lanes: Serial::new(usize::MAX, |job: BoxFuture<'static, ()>| job),
+            stop_intake: stop.child_token(),
+            stop,
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// From now on this worker hosts nothing new.
+    pub fn begin_stopping(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Runs `job` after everything pushed to the same lane before.
+    pub fn run_in_lane(&self, lane: Lane, job: impl Future<Output = ()> + Send + 'static) {
+        let dropped = self.lanes.push(lane, job.boxed());
+        debug_assert!(dropped.is_none(), "lanes have no bound of their own");
+    }
+
+    /// Takes a dead pipeline out of the session; of all who notice its death one wins and tells everyone.
+    ///
+    /// Gives the session as it then is, or `None` when there is no such session.
+    pub async fn drop_pipeline(
+        &self,
+        session: &Session,
+        pipeline: &Pipeline,
+    ) -> StoreResult<Option<Session>> {
+        match self.store.drop_pipeline(session.id, session.epoch, pipeline.id).await? {
+            Guarded::Applied(after) => {
+                tracing::info!(
+                    session_id = %session.id, worker_id = %pipeline.worker_id, epoch = after.epoch,
+                    "the session's pipeline is gone; its participants rejoin"
+                );
+                metrics::takeover();
+                self.reporter.send(
+                    session.id,
+                    To::Everyone,
+                    EventBody::SessionInterrupted { epoch: after.epoch },
+                );
+                Ok(Some(*after))
+            }
+            Guarded::Refused(now) => Ok(now.map(|now| *now)),
+        }
+    }
+
+    /// Ends everything that this worker hosts for a session, without a word to the store.
+    pub async fn close_session_here(&self, session_id: SessionId) {
+        for pipeline in self.registry.pipelines_of(session_id) {
+            self.close_pipeline_here(session_id, pipeline).await;
+        }
+    }
+
+    /// Ends one pipeline here, without a word to the store. Waits for what its endpoints are doing.
+    pub async fn close_pipeline_here(&self, session_id: SessionId, pipeline: PipelineId) {
+        self.registry.remove_pipeline(session_id, pipeline);
+        self.media.close_pipeline(pipeline).await;
+        for endpoint in self.registry.endpoints_of(pipeline) {
+            let mut memory = endpoint.memory.lock().await;
+            memory.gone = true;
+            // A join that is still under way goes on elsewhere, so it has not ended.
+            self.registry.remove(&endpoint, memory.join_reply.is_some());
+        }
+    }
+}
+
+/// The refusal of a command whose endpoint is not (any more) here.
+pub(crate) fn endpoint_gone() -> CommandError {
+    CommandError::new(ErrorCode::EndpointGone, "the endpoint is not there any more: join again")
+}

@@ -1,0 +1,48 @@
+//! The media worker: one process that hosts sessions' media and does the commands about them.
+//!
+//! ```text
+//!   workers, session.<id>, worker.<id> ──▶ inbox ──▶ commands ──▶ media plane (own thread)
+//!          change stream ──▶ listeners        │          │              │ offers, candidates, states
+//!                                             ▼          ▼              ▼
+//!                                         registry     store ◀─ sync ── media_events
+//!                                                                  │
+//!                                        user queues, exchange ◀─ report
+//! ```
+//!
+//! | module | is |
+//! |---|---|
+//! | [`media`] | the media plane: sockets, connections, forwarding |
+//! | `worker` | start and stop of everything below |
+//! | `listeners` | change stream to session inboxes |
+//! | `inbox` | delivery to command done once; acknowledge, put back or dead-letter |
+//! | `commands` | one file per command |
+//! | `placement`, `reconcile` | the decisions, pure |
+//! | `registry` | what lives here, by id |
+//! | `sync`, `report` | what happened: to the store, to clients |
+//! | `media_events` | what the media plane reports |
+//! | `lease`, `load`, `sweep` | heartbeat, its figures, and what nobody else ends |
+//! | `serial` | ordered work per key |
+//! | `metrics` | the table of metrics |
+
+pub mod media;
+
+mod commands;
+mod config;
+mod context;
+mod inbox;
+mod lease;
+mod listeners;
+mod load;
+mod media_events;
+mod metrics;
+mod placement;
+mod reconcile;
+mod registry;
+mod report;
+mod serial;
+mod sweep;
+mod sync;
+mod worker;
+
+pub use config::WorkerConfig;
+pub use worker::{StartError, Worker};

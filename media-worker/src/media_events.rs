@@ -1,0 +1,112 @@
+//! What the media plane reports without being asked, on its way to the store and to clients.
+//!
+//! The loop never waits for broker or store: offers and candidates are queued at the reporter, and what has to be
+//! stored is done in the participant's lane.
+
+use std::sync::Arc;
+
+use common::message::{EventBody, LeaveReason};
+use common::model::{EndpointState, TrackId};
+use tokio::sync::mpsc;
+
+use crate::context::{Context, Lane};
+use crate::media::{CloseCause, ConnectionState, MediaEvent};
+use crate::registry::{LiveEndpoint, Memory};
+use crate::report::To;
+use crate::sync::{Synced, sync};
+
+/// Runs until the media plane ends.
+pub(crate) async fn run(context: Arc<Context>, mut events: mpsc::Receiver<MediaEvent>) {
+    while let Some(event) = events.recv().await {
+        handle(&context, event);
+    }
+}
+
+fn handle(context: &Arc<Context>, event: MediaEvent) {
+    let (MediaEvent::Offer { endpoint_id, .. }
+    | MediaEvent::Candidates { endpoint_id, .. }
+    | MediaEvent::State { endpoint_id, .. }
+    | MediaEvent::Unpublished { endpoint_id, .. }) = event;
+    // Closed meanwhile: nobody waits for this any more.
+    let Some(endpoint) = context.registry.endpoint(endpoint_id) else { return };
+    let tell =
+        |body| context.reporter.send(endpoint.session_id, To::Participant(endpoint.participant_id), body);
+    match event {
+        MediaEvent::Offer { endpoint_id, revision, sdp, tracks } => {
+            tell(EventBody::Offer { endpoint_id, revision, sdp, tracks });
+        }
+        MediaEvent::Candidates { endpoint_id, candidates } => {
+            tell(EventBody::Candidates { endpoint_id, candidates });
+        }
+        MediaEvent::State { endpoint_id, state } => {
+            tell(EventBody::EndpointState { endpoint_id, state: stored_state(state) });
+            tracing::info!(
+                session_id = %endpoint.session_id, participant_id = %endpoint.participant_id, %endpoint_id, ?state,
+                "connection state"
+            );
+            in_lane(context, &endpoint, move |endpoint, memory| match state {
+                ConnectionState::Connected | ConnectionState::Disconnected => {
+                    memory.state_unstored = Some(stored_state(state));
+                }
+                ConnectionState::Closed(cause) => memory.closing = Some(farewell(endpoint, cause)),
+            });
+        }
+        MediaEvent::Unpublished { tracks, .. } => {
+            in_lane(context, &endpoint, move |endpoint, memory| unpublish(endpoint, memory, &tracks));
+        }
+    }
+}
+
+fn stored_state(state: ConnectionState) -> EndpointState {
+    match state {
+        ConnectionState::Connected => EndpointState::Connected,
+        ConnectionState::Disconnected => EndpointState::Disconnected,
+        ConnectionState::Closed(_) => EndpointState::Closed,
+    }
+}
+
+/// Changes what is known of the endpoint, stores it and tells everyone. When the store is away, the heartbeat stores it.
+fn in_lane(
+    context: &Arc<Context>,
+    endpoint: &Arc<LiveEndpoint>,
+    change: impl FnOnce(&LiveEndpoint, &mut Memory) + Send + 'static,
+) {
+    let lane = Lane::Participant(endpoint.session_id, endpoint.participant_id);
+    let (context_of_job, endpoint) = (context.clone(), endpoint.clone());
+    context.run_in_lane(lane, async move {
+        let context = context_of_job;
+        let mut memory = endpoint.memory.lock().await;
+        change(&endpoint, &mut memory);
+        match sync(&context, &endpoint, &mut memory).await {
+            Ok(Synced::Stored(events) | Synced::Gone(events)) => {
+                for event in events {
+                    context.reporter.send(endpoint.session_id, To::Everyone, event);
+                }
+            }
+            Err(error) => tracing::warn!(endpoint_id = %endpoint.id, %error, "stored later"),
+        }
+    });
+}
+
+fn unpublish(endpoint: &LiveEndpoint, memory: &mut Memory, tracks: &[TrackId]) {
+    let participant_id = endpoint.participant_id;
+    let before = memory.tracks.len();
+    memory.tracks.retain(|track| !tracks.contains(&track.id));
+    if memory.tracks.len() != before {
+        memory.tracks_unstored = true;
+        let gone = tracks.iter().map(|&track_id| EventBody::TrackUnpublished { participant_id, track_id });
+        memory.unreported.extend(gone);
+    }
+}
+
+/// What everyone learns when a connection is over. Only a connection that fell silent has been "disconnected"; the
+/// others ended at once.
+fn farewell(endpoint: &LiveEndpoint, cause: CloseCause) -> Vec<EventBody> {
+    let participant_id = endpoint.participant_id;
+    let disconnected = EventBody::ParticipantDisconnected { participant_id };
+    let left = EventBody::ParticipantLeft { participant_id, reason: LeaveReason::ConnectionLost };
+    match cause {
+        CloseCause::GraceExpired => vec![disconnected, left],
+        CloseCause::PeerClosed | CloseCause::ConnectFailed | CloseCause::Fault => vec![left],
+    }
+}

@@ -1,0 +1,178 @@
+//! What happened, told to clients: one ordered stream of events for each session.
+//!
+//! ```text
+//!   command, media event ──send──▶ queue of the session ──one task──▶ exchange or user queue
+//! ```
+//!
+//! Nobody waits for a broker here: events queue up to a bound while it is away (then the oldest go, counted),
+//! and the media thread never waits for this queue.
+//!
+//! A [`Slot`] keeps a place in the order for events that are not certain yet. A join takes one before it
+//! touches the media plane, so that the offers which the media plane then makes to everyone else follow
+//! `participant.joined` instead of preceding it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::broker::{Broker, BrokerErrorKind, Destination, Message, topology};
+use common::message::{Event, EventBody};
+use common::model::{ParticipantId, SessionId};
+use futures::FutureExt;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics;
+use crate::serial::Serial;
+
+/// Events of one session that may wait for the broker.
+const QUEUE: usize = 2_048;
+/// How long a slot holds up what follows it. Past that its events go to the end of the queue.
+const SLOT_PATIENCE: Duration = Duration::from_secs(1);
+/// Between two tries of an event while the broker is away.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// Whom an event is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum To {
+    Everyone,
+    Participant(ParticipantId),
+}
+
+pub(crate) type Report = (To, EventBody);
+
+enum Item {
+    Event(To, Event),
+    Reserved(oneshot::Receiver<Vec<(To, Event)>>),
+    /// Everything before it has been delivered: the exchange may go.
+    DeleteExchange(SessionId),
+}
+
+/// The sender of all events of one worker.
+#[derive(Clone)]
+pub(crate) struct Reporter {
+    queues: Serial<SessionId, Item>,
+}
+
+impl Reporter {
+    /// Until `stop` is cancelled, events are retried as long as the broker is away.
+    pub fn new(broker: Arc<dyn Broker>, stop: CancellationToken) -> Self {
+        let queues = Serial::new(QUEUE, move |item| {
+            let (broker, stop) = (broker.clone(), stop.clone());
+            async move {
+                // Cancelled: the process ends, and what could not be sent by then is lost with it.
+                let _ = stop.run_until_cancelled(deliver(&*broker, item)).await;
+            }
+            .boxed()
+        });
+        Self { queues }
+    }
+
+    /// Queues an event; never waits.
+    pub fn send(&self, session_id: SessionId, to: To, body: EventBody) {
+        self.push(session_id, Item::Event(to, Event::new(session_id, body)));
+    }
+
+    /// Keeps a place in the session's order.
+    pub fn reserve(&self, session_id: SessionId) -> Slot {
+        let (fill, filled) = oneshot::channel();
+        self.push(session_id, Item::Reserved(filled));
+        Slot { reporter: self.clone(), session_id, fill }
+    }
+
+    /// Removes the session's exchange once everything queued before has been sent.
+    pub fn delete_exchange(&self, session_id: SessionId) {
+        self.push(session_id, Item::DeleteExchange(session_id));
+    }
+
+    /// Waits until everything queued has been sent (or dropped).
+    pub async fn drained(&self) {
+        self.queues.drained().await;
+    }
+
+    fn push(&self, session_id: SessionId, item: Item) {
+        if let Some(Item::Event(_, event)) = self.queues.push(session_id, item) {
+            metrics::event(event.body.kind(), "dropped");
+            tracing::warn!(%session_id, kind = event.body.kind(), "event queue is full: the oldest event is dropped");
+        }
+    }
+}
+
+/// A place in a session's order of events. Dropping it gives the place up.
+pub(crate) struct Slot {
+    reporter: Reporter,
+    session_id: SessionId,
+    fill: oneshot::Sender<Vec<(To, Event)>>,
+}
+
+impl Slot {
+    pub fn fill(self, reports: impl IntoIterator<Item = Report>) {
+        let session_id = self.session_id;
+        let events: Vec<_> =
+            reports.into_iter().map(|(to, body)| (to, Event::new(session_id, body))).collect();
+        // The place has been passed over: late is better than never.
+        if let Err(late) = self.fill.send(events) {
+            for (to, event) in late {
+                self.reporter.push(session_id, Item::Event(to, event));
+            }
+        }
+    }
+}
+
+async fn deliver(broker: &dyn Broker, item: Item) {
+    match item {
+        Item::Event(to, event) => send(broker, to, &event).await,
+        Item::Reserved(mut filled) => {
+            let events = match tokio::time::timeout(SLOT_PATIENCE, &mut filled).await {
+                Ok(events) => events.ok(),
+                Err(_) => {
+                    // From here on `fill` fails and queues its events anew; what it sent just before is taken.
+                    filled.close();
+                    filled.try_recv().ok()
+                }
+            };
+            for (to, event) in events.unwrap_or_default() {
+                send(broker, to, &event).await;
+            }
+        }
+        Item::DeleteExchange(session_id) => {
+            if let Err(error) = broker.delete_exchange(&topology::session_exchange_name(session_id)).await {
+                tracing::warn!(%session_id, %error, "the exchange of a closed session stays");
+            }
+        }
+    }
+}
+
+async fn send(broker: &dyn Broker, to: To, event: &Event) {
+    let name = match to {
+        To::Everyone => topology::session_exchange_name(event.session_id),
+        To::Participant(participant_id) => topology::user_queue_name(event.session_id, participant_id),
+    };
+    let destination = match to {
+        To::Everyone => Destination::Exchange(&name),
+        To::Participant(_) => Destination::Queue(&name),
+    };
+    let body = serde_json::to_vec(event).expect("an event is plain data");
+    let message = Message { body, message_id: event.id.to_string(), ttl: None };
+    let kind = event.body.kind();
+    let mut pause = RETRY_PAUSE;
+    loop {
+        match broker.send(destination, message.clone()).await {
+            Ok(()) => return metrics::event(kind, "sent"),
+            // The same id again: a client that got the first try drops the second.
+            Err(error) if error.kind == BrokerErrorKind::Unavailable => {
+                tracing::debug!(event_id = %event.id, %error, "the event waits for the broker");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RETRY_PAUSE_MAX);
+            }
+            Err(error) if error.kind == BrokerErrorKind::Unroutable => {
+                tracing::debug!(session_id = %event.session_id, kind, "nobody reads there any more");
+                return metrics::event(kind, "unroutable");
+            }
+            Err(error) => {
+                tracing::warn!(session_id = %event.session_id, event_id = %event.id, kind, %error, "event not sent");
+                return metrics::event(kind, "failed");
+            }
+        }
+    }
+}

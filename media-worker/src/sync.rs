@@ -1,0 +1,90 @@
+//! Brings the stored form of an endpoint in line with the running one.
+//!
+//! Whatever changes an endpoint (a command, its connection) first changes its [`Memory`] and then calls
+//! [`sync`]. When the store is away the difference stays in the memory, media goes on, and the first heartbeat
+//! that succeeds calls [`sync_all`].
+
+use common::message::EventBody;
+use common::store::{Guarded, StoreResult};
+
+use crate::context::Context;
+use crate::registry::{LiveEndpoint, Memory};
+use crate::report::To;
+
+/// Whether the endpoint still speaks for its participant.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Synced {
+    /// Everything is stored; these events may now be told.
+    Stored(Vec<EventBody>),
+    /// The participant has another endpoint, or none, or the session is over. Closed here as well.
+    Gone(Vec<EventBody>),
+}
+
+/// Writes what the store lacks, each part guarded by the endpoint's id.
+///
+/// # Errors
+/// Those of the store; what was not written stays marked, and a later call writes it.
+pub(crate) async fn sync(
+    context: &Context,
+    endpoint: &LiveEndpoint,
+    memory: &mut Memory,
+) -> StoreResult<Synced> {
+    if memory.gone {
+        return Ok(Synced::Gone(Vec::new()));
+    }
+    let (session, participant) = (endpoint.session_id, endpoint.participant_id);
+    if memory.closing.is_some() {
+        let removed = context.store.remove_participant(session, participant, Some(endpoint.id)).await?;
+        let events = memory.closing.take().unwrap_or_default();
+        forget(context, endpoint, memory).await;
+        return Ok(Synced::Gone(if matches!(removed, Guarded::Applied(_)) { events } else { Vec::new() }));
+    }
+    if memory.tracks_unstored {
+        let stored = context.store.set_tracks(session, participant, endpoint.id, &memory.tracks).await?;
+        if let Guarded::Refused(_) = stored {
+            forget(context, endpoint, memory).await;
+            return Ok(Synced::Gone(Vec::new()));
+        }
+        memory.tracks_unstored = false;
+    }
+    if let Some(state) = memory.state_unstored {
+        let stored = context.store.set_endpoint_state(session, participant, endpoint.id, state).await?;
+        if let Guarded::Refused(_) = stored {
+            forget(context, endpoint, memory).await;
+            return Ok(Synced::Gone(Vec::new()));
+        }
+        memory.state_unstored = None;
+    }
+    Ok(Synced::Stored(std::mem::take(&mut memory.unreported)))
+}
+
+/// Closes the endpoint here; the store is not asked.
+pub(crate) async fn forget(context: &Context, endpoint: &LiveEndpoint, memory: &mut Memory) {
+    memory.gone = true;
+    context.registry.remove(endpoint, true);
+    // Gone already when its connection ended by itself.
+    let _ = context.media.close_endpoint(endpoint.id).await;
+}
+
+/// Catches up with everything that could not be stored while the store was away.
+pub(crate) async fn sync_all(context: &Context) {
+    for endpoint in context.registry.endpoints() {
+        // Whoever holds it is storing it right now.
+        let Ok(mut memory) = endpoint.memory.try_lock() else { continue };
+        if !memory.is_unstored() {
+            continue;
+        }
+        match sync(context, &endpoint, &mut memory).await {
+            Ok(Synced::Stored(events) | Synced::Gone(events)) => {
+                for event in events {
+                    context.reporter.send(endpoint.session_id, To::Everyone, event);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(session_id = %endpoint.session_id, endpoint_id = %endpoint.id, %error,
+                    "still not stored");
+                return;
+            }
+        }
+    }
+}

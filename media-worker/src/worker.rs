@@ -1,0 +1,221 @@
+//! [`Worker`]: starts the parts in the right order, and stops them.
+//!
+//! ```text
+//!   media plane ─▶ row with lease ─▶ worker.<id> inbox ─▶ session inboxes (change stream) ─▶ workers inbox
+//! ```
+//!
+//! Whoever can be chosen must already listen, so the row and the own queue come before everything through which work
+//! arrives.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use common::broker::{Broker, BrokerError, Inbox, QueueKind, QueueSpec, topology};
+use common::model::WorkerId;
+use common::store::{Store, StoreError};
+use tokio::sync::Notify;
+use tokio_util::task::TaskTracker;
+
+use crate::config::WorkerConfig;
+use crate::context::Context;
+use crate::inbox::{self, Ended};
+use crate::listeners::{self, Listener, open_sessions};
+use crate::load::LoadMeter;
+use crate::media::{MediaPlane, MediaStats};
+use crate::{lease, media_events, sweep};
+
+/// Commands that may be out at once from the worker's own queue, over all its endpoints.
+const OWN_PREFETCH: u16 = 512;
+/// The same from the queue that all workers share; small, so that a busy worker leaves work to others.
+const SHARED_PREFETCH: u16 = 32;
+
+/// Why a worker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the media socket could not be opened: {0}")]
+    Media(#[source] std::io::Error),
+    #[error("the broker refused: {0}")]
+    Broker(#[from] BrokerError),
+    #[error("the store refused: {0}")]
+    Store(#[from] StoreError),
+}
+
+/// A running media worker. Dropping it ends it at once, like a crash: nothing is told to anyone.
+pub struct Worker {
+    context: Arc<Context>,
+    tasks: TaskTracker,
+    ended: Arc<Death>,
+}
+
+/// Set when a task ends that must not.
+#[derive(Default)]
+struct Death {
+    happened: AtomicBool,
+    notify: Notify,
+}
+
+impl Worker {
+    /// Starts a worker under a new id. Returns once it takes commands.
+    ///
+    /// # Errors
+    /// The media socket could not be bound, or broker or store are not reachable. Nothing keeps running then.
+    pub async fn start(
+        config: WorkerConfig,
+        broker: Arc<dyn Broker>,
+        store: Arc<dyn Store>,
+    ) -> Result<Self, StartError> {
+        let (media, media_events) = MediaPlane::start(config.media.clone()).map_err(StartError::Media)?;
+        let context = Arc::new(Context::new(WorkerId::new(), config, broker, store, media));
+        // From here on an early return drops the worker, which ends what has been started.
+        let worker = Self { context: context.clone(), tasks: TaskTracker::new(), ended: Arc::default() };
+        worker.vital("media events", media_events::run(context.clone(), media_events));
+
+        let mut meter = LoadMeter::new();
+        let load = meter.measure(&MediaStats::default());
+        // Its own queue first: whoever finds the row may hand it work at once.
+        let own = topology::worker_queue(context.worker_id);
+        context.broker.declare_queue(&own).await?;
+        let inbox = listeners::open(&context, &own.name, OWN_PREFETCH, true).await?;
+        worker.vital("own inbox", queue_inbox(context.clone(), inbox, own, OWN_PREFETCH));
+        context.store.put_worker(&lease::row(&context, load)).await?;
+        worker.vital("heartbeat", lease::run(context.clone(), meter));
+
+        context.broker.declare_queue(&topology::dead_letters_queue()).await?;
+        let listener = Listener::start(context.clone()).await?;
+        worker.vital("session listener", listener.run());
+        let shared = topology::workers_queue();
+        context.broker.declare_queue(&shared).await?;
+        let inbox = listeners::open(&context, &shared.name, SHARED_PREFETCH, false).await?;
+        worker.vital("shared inbox", queue_inbox(context.clone(), inbox, shared, SHARED_PREFETCH));
+        worker.vital("sweep", sweep::run(context.clone()));
+        tracing::info!(worker_id = %context.worker_id, media = ?context.media.announced(), "worker ready");
+        Ok(worker)
+    }
+
+    pub fn id(&self) -> WorkerId {
+        self.context.worker_id
+    }
+
+    /// The addresses that clients send media to.
+    pub fn media_addresses(&self) -> Vec<SocketAddr> {
+        self.context.media.announced().to_vec()
+    }
+
+    /// The media plane, for its counters.
+    pub fn media(&self) -> &MediaPlane {
+        &self.context.media
+    }
+
+    /// Resolves when the worker can no longer do its work by itself: its media thread or one of its tasks ended.
+    pub async fn ended(&self) {
+        let told = self.ended.notify.notified();
+        tokio::pin!(told);
+        told.as_mut().enable();
+        if !self.ended.happened.load(Ordering::Acquire) {
+            told.await;
+        }
+    }
+
+    /// Ends the worker in an orderly way: others are told to take over, its participants to rejoin. Bounded by
+    /// `stop_timeout`; what is not done by then is left to the lease running out.
+    pub async fn stop(self) {
+        let worker_id = self.context.worker_id;
+        tracing::info!(%worker_id, "worker stops");
+        self.context.begin_stopping();
+        if tokio::time::timeout(self.context.config.stop_timeout, self.hand_over()).await.is_err() {
+            tracing::warn!(%worker_id, "not everything was handed over in time");
+        }
+        self.context.stop.cancel();
+        self.tasks.close();
+        let rest = async {
+            self.context.media.shutdown().await;
+            self.tasks.wait().await;
+        };
+        if tokio::time::timeout(Duration::from_secs(1), rest).await.is_err() {
+            tracing::warn!(%worker_id, "the worker's tasks are left behind");
+        }
+        tracing::info!(%worker_id, "worker stopped");
+    }
+
+    async fn hand_over(&self) {
+        let context = &self.context;
+        // Nobody places here any more. Commands still arrive, and find that their endpoint is gone or go elsewhere.
+        if let Err(error) = context.store.remove_worker(context.worker_id).await {
+            tracing::warn!(%error, "the worker's row stays until its lease runs out");
+        }
+        match open_sessions(&*context.store).await {
+            Ok(sessions) => {
+                for session in &sessions {
+                    let Some(pipeline) =
+                        session.pipeline().filter(|here| here.worker_id == context.worker_id)
+                    else {
+                        continue;
+                    };
+                    if let Err(error) = context.drop_pipeline(session, pipeline).await {
+                        tracing::warn!(session_id = %session.id, %error, "left to the others");
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the sessions are left to the others"),
+        }
+        for (session_id, _) in context.registry.pipelines() {
+            context.close_session_here(session_id).await;
+        }
+        context.stop_intake.cancel();
+        self.tasks.close();
+        context.lanes.drained().await;
+        let own = topology::worker_queue_name(context.worker_id);
+        if let Err(error) = context.broker.delete_queue(&own).await {
+            tracing::warn!(%error, "the worker's queue stays until its connection closes");
+        }
+        context.reporter.drained().await;
+    }
+
+    /// Runs a task without which the worker is not one.
+    fn vital(&self, what: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let context = self.context.clone();
+        let ended = self.ended.clone();
+        let task = self.tasks.spawn(async move { context.stop.run_until_cancelled(task).await });
+        let context = self.context.clone();
+        self.tasks.spawn(async move {
+            let outcome = task.await;
+            if context.stop_intake.is_cancelled() || context.is_stopping() {
+                return;
+            }
+            let panicked = outcome.is_err();
+            tracing::error!(worker_id = %context.worker_id, what, panicked, "a vital task ended");
+            ended.happened.store(true, Ordering::Release);
+            ended.notify.notify_waiters();
+        });
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.context.stop.cancel();
+    }
+}
+
+/// Reads one of the worker's two standing queues; opens it anew when it vanishes under it.
+async fn queue_inbox(context: Arc<Context>, mut inbox: Box<dyn Inbox>, queue: QueueSpec, prefetch: u16) {
+    loop {
+        let ended = inbox::run(&context, inbox, context.stop_intake.clone()).await;
+        if ended == Ended::Stopped {
+            return;
+        }
+        tracing::warn!(queue = queue.name, "the queue is gone; declared anew");
+        let exclusive = queue.kind == QueueKind::Exclusive;
+        let open = async || {
+            context.broker.declare_queue(&queue).await?;
+            listeners::open(&context, &queue.name, prefetch, exclusive).await
+        };
+        let reopened = tokio::time::timeout(context.config.lease(), listeners::until_ok("inbox", open));
+        match context.stop_intake.run_until_cancelled(reopened).await {
+            Some(Ok(reopened)) => inbox = reopened,
+            // Closed for good.
+            Some(Err(_)) | None => return,
+        }
+    }
+}
