@@ -7,7 +7,7 @@ import { Grid } from './grid.js';
 import { Sound } from './sound.js';
 import { StatsOverlay } from './stats-overlay.js';
 import { Tile } from './tile.js';
-import { toast } from './toasts.js';
+import { clearToasts, toast } from './toasts.js';
 
 /** @typedef {import('../sdk/switchyard.js').RemoteParticipant} RemoteParticipant */
 /** @typedef {import('../sdk/switchyard.js').LocalParticipant} LocalParticipant */
@@ -257,6 +257,7 @@ export class RoomView {
   #close(reason) {
     this.#stats.hide();
     this.#banner.hide();
+    clearToasts();
     this.#controls.remove();
     this.#sound.stopAll();
     this.#grid.clear();

@@ -6,6 +6,11 @@ import { byId, make } from './dom.js';
 const SHOWN_MS = 6000;
 const LIMIT = 4;
 
+/** What was said is no longer of interest. */
+export function clearToasts() {
+  byId('toasts', HTMLElement).replaceChildren();
+}
+
 /**
  * @param {string} text
  * @param {{ tone?: 'plain' | 'bad' }} [options]

@@ -81,6 +81,11 @@ export class Connection {
     return this.#closed;
   }
 
+  /** Whether an offer of either side was ever answered. */
+  get negotiated() {
+    return this.peer.currentRemoteDescription !== null;
+  }
+
   /** The first offer, for the join request. */
   prepareFirst() {
     return this.#negotiator.prepareFirst();
@@ -136,13 +141,14 @@ export class Connection {
   }
 
   /** Offers local changes; see `Negotiator.negotiate`. */
-  negotiate() {
-    return this.#negotiator.negotiate();
+  async negotiate() {
+    // Without any m-line there is nothing to say, and an offer that says nothing is refused.
+    if (this.peer.getTransceivers().length > 0) await this.#negotiator.negotiate();
   }
 
   /** New ICE credentials and candidates, for a path that changed (RFC 8445, section 9). */
   async restartIce() {
-    if (this.#closed || !this.peer.currentRemoteDescription) return;
+    if (this.#closed || !this.negotiated) return;
     this.#relaysUnused = false;
     this.peer.restartIce();
     this.#giveUpTimer ??= setTimeout(() => {

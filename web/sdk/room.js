@@ -368,7 +368,8 @@ export class Room extends Emitter {
     this.#connection?.close();
     this.#endpointId = null;
     this.#fruitless += 1;
-    const attempts = this.#fruitless > FRUITLESS_REJOINS ? 0 : REJOIN_ATTEMPTS;
+    const { rejoinAttempts = REJOIN_ATTEMPTS } = this.#options;
+    const attempts = this.#fruitless > FRUITLESS_REJOINS ? 0 : rejoinAttempts;
     for (let attempt = 0; attempt < attempts; attempt += 1) {
       await sleep(backoff(attempt, { base: 300, limit: 6000 }));
       if (/** @type {string} */ (this.#state) === 'closed') return;
@@ -493,8 +494,10 @@ export class Room extends Emitter {
    */
   #doubt() {
     if (this.#recovering || this.#endpointId === null) return;
-    if (Date.now() - this.#joinedAt > FRESH_JOIN_MS) this.#recover();
-    else this.#connection?.negotiate().catch(() => {});
+    const connection = this.#connection;
+    const fresh = Date.now() - this.#joinedAt < FRESH_JOIN_MS;
+    if (fresh && connection?.negotiated) connection.negotiate().catch(() => {});
+    else this.#recover();
   }
 
   async #listen() {

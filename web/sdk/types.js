@@ -107,6 +107,7 @@
  * @property {TransportName} [transport] forces one event transport; by default the best that works
  * @property {string[]} [apis] base URLs of API instances; consecutive requests go round robin. By
  *   default the link's own address
+ * @property {number} [rejoinAttempts] tries of one rejoin before `disconnected`; default 8, about half a minute
  * @property {boolean} [leaveOnPageHide] tell the server when the page goes away; default true
  * @property {AbortSignal} [signal] cancels the join; what was begun is taken back
  */

@@ -1,0 +1,271 @@
+import assert from 'node:assert/strict';
+import test from 'node:test';
+
+import { Room } from '../sdk/room.js';
+import { FakePeerConnection, FakeTrack } from './support/fake-media.js';
+import { eventually } from './support/index.js';
+import { RoomServer } from './support/room-server.js';
+
+globalThis.RTCPeerConnection = FakePeerConnection;
+
+const latest = () => FakePeerConnection.made.at(-1);
+
+/** A room on a fresh server, events noted. */
+async function setUp(context, { options = {}, others = [] } = {}) {
+  const server = await RoomServer.start(context);
+  server.others = others;
+  const room = await Room.join(server.link, { name: 'Ada', transport: 'polling', rejoinAttempts: 2, ...options });
+  context.after(() => room.leave());
+  const log = [];
+  for (const name of ['participantJoined', 'participantLeft', 'trackSubscribed', 'trackUnsubscribed', 'disconnected', 'closed']) {
+    room.on(name, (...args) => log.push(`${name} ${args.map((arg) => arg.id ?? arg.kind ?? arg.code ?? arg).join(' ')}`));
+  }
+  room.on('connectionState', (state) => log.push(state));
+  return { server, room, log };
+}
+
+const person = (id, tracks = []) => ({ id, name: id, state: 'joined', joined_at: 0, tracks });
+const camera = (id) => ({ id, kind: 'video', source: 'camera', muted: false, mid: '0' });
+const offerOf = (server, revision, tracks) => ({
+  endpoint_id: server.endpointId,
+  revision,
+  sdp: JSON.stringify(tracks.map(({ mid, kind }) => ({ mid, kind }))),
+  tracks,
+});
+const subscription = (mid, trackId) => ({ mid, track_id: trackId, participant_id: 'par_b', kind: 'video', source: 'camera' });
+
+test('the offer travels in the join, with what is published', async (context) => {
+  const audio = new FakeTrack('audio');
+  const { server, room } = await setUp(context, { options: { tracks: [{ track: audio, muted: true }] } });
+  const [join] = server.calls.join;
+  assert.equal(join.token, 'Bearer join-token');
+  assert.equal(join.server_offers, false);
+  assert.equal(join.name, 'Ada');
+  const [publication] = room.localParticipant.tracks.values();
+  assert.deepEqual(join.offer, {
+    sdp: '0 sendonly',
+    tracks: [{ mid: '0', source: 'microphone', track_id: publication.id, muted: true }],
+  });
+  assert.equal(audio.enabled, false);
+  assert.equal(room.revision, 1);
+  assert.equal(room.connectionState, 'connecting');
+  latest().become('connected');
+  assert.equal(room.connectionState, 'connected');
+});
+
+test('with nothing to publish the server offers, and being alone counts as connected', async (context) => {
+  const { server, room } = await setUp(context);
+  assert.equal(server.calls.join[0].server_offers, true);
+  assert.equal(server.calls.join[0].offer, undefined);
+  assert.equal(room.connectionState, 'connected');
+});
+
+test('a server offer is answered and its tracks are subscribed', async (context) => {
+  const { server, log, room } = await setUp(context, { others: [person('par_b', [camera('trk_1')])] });
+  server.send('offer', offerOf(server, 1, [subscription('5', 'trk_1')]));
+  await eventually(() => log.includes('trackSubscribed video trk_1 par_b'), 'the subscription');
+  await eventually(() => server.calls.answer.length === 1, 'the answer');
+  assert.equal(server.calls.answer[0].destination, 'to-end_1');
+  assert.equal(room.participants.get('par_b').tracks.get('trk_1').mid, '5');
+});
+
+test('events about another endpoint are left-overs and ignored', async (context) => {
+  const { server, log } = await setUp(context, { others: [person('par_b', [camera('trk_1')])] });
+  server.send('offer', { ...offerOf(server, 1, [subscription('5', 'trk_1')]), endpoint_id: 'end_old' });
+  server.send('endpoint.state', { endpoint_id: 'end_old', state: 'closed' });
+  server.send('participant.joined', { participant: person('par_c') });
+  await eventually(() => log.includes('participantJoined par_c'), 'the event after them');
+  assert.deepEqual(log, ['participantJoined par_c']);
+  assert.equal(server.calls.answer.length, 0);
+});
+
+test('publish, mute, unpublish and publish again: m-line reused, server told each time', async (context) => {
+  const { server, room } = await setUp(context);
+  const publication = await room.localParticipant.publish(new FakeTrack('video'), { source: 'screen' });
+  assert.equal(server.calls.offer[0].sdp, '0 sendonly');
+  assert.equal(server.calls.offer[0].revision, 1);
+  assert.equal(server.calls.offer[0].tracks[0].source, 'screen');
+
+  await room.localParticipant.setMuted('screen', true);
+  assert.equal(publication.track.enabled, false);
+  assert.equal(server.calls.mute[0].muted, true);
+  assert.ok(server.calls.mute[0].path.endsWith(`/tracks/${publication.id}`));
+
+  await room.localParticipant.unpublish('screen');
+  assert.equal(server.calls.offer[1].sdp, '0 inactive');
+  assert.deepEqual(server.calls.offer[1].tracks, []);
+
+  await room.localParticipant.publish(new FakeTrack('video'));
+  assert.equal(server.calls.offer[2].sdp, '0 sendonly');
+  assert.notEqual(server.calls.offer[2].tracks[0].track_id, publication.id);
+});
+
+test('muting twice in a row ends as the last wish, whatever the replies do', async (context) => {
+  const { server, room } = await setUp(context);
+  const publication = await room.localParticipant.publish(new FakeTrack('audio'));
+  await Promise.all([true, false, true].map((muted) => room.localParticipant.setMuted(publication, muted)));
+  assert.equal(server.calls.mute.at(-1).muted, true);
+  assert.equal(publication.serverMuted, true);
+});
+
+test('a refused publication is taken back', async (context) => {
+  const { server, room } = await setUp(context);
+  server.refusals.offer = [{ status: 403, code: 'forbidden' }];
+  await assert.rejects(room.localParticipant.publish(new FakeTrack('audio')), { code: 'forbidden' });
+  assert.equal(room.localParticipant.tracks.size, 0);
+  assert.equal(room.connectionState, 'connected');
+});
+
+test('a moderator’s mute reaches the track', async (context) => {
+  const { server, room } = await setUp(context);
+  const publication = await room.localParticipant.publish(new FakeTrack('audio'));
+  server.send('track.muted', { participant_id: 'par_me', track_id: publication.id, by_admin: true });
+  await eventually(() => publication.muted, 'muted');
+  assert.equal(publication.track.enabled, false);
+  assert.equal(server.calls.mute.length, 0, 'the server knows already');
+});
+
+test('session.interrupted: rejoins as the same participant, everything published as it was', async (context) => {
+  const tracks = [{ track: new FakeTrack('audio') }, { track: new FakeTrack('video') }];
+  const { server, room, log } = await setUp(context, { options: { tracks }, others: [person('par_b', [camera('trk_1')])] });
+  latest().become('connected');
+  server.send('offer', offerOf(server, 2, [subscription('5', 'trk_1')]));
+  await eventually(() => server.calls.answer.length === 1, 'subscribed');
+  await room.localParticipant.setMuted('microphone', true);
+  const before = [...room.localParticipant.tracks.keys()];
+  server.refusals.offer = [{ status: 410, code: 'endpoint_gone' }]; // right after a join, an offer finds out
+  server.send('session.interrupted', { epoch: 2 });
+  await eventually(() => server.calls.join.length === 2, 'the rejoin');
+  await eventually(() => latest().currentRemoteDescription, 'its answer');
+  latest().become('connected');
+  const [, rejoin] = server.calls.join;
+  assert.equal(rejoin.participant_id, 'par_me');
+  assert.equal(rejoin.token, 'Bearer own-token');
+  assert.deepEqual(rejoin.offer.tracks.map(({ source, muted }) => [source, muted]), [['microphone', true], ['camera', false]]);
+  for (const { track_id: id } of rejoin.offer.tracks) assert.ok(!before.includes(id), 'a new track id');
+  assert.deepEqual(log.filter((entry) => !entry.startsWith('track')), ['connected', 'reconnecting', 'connected']);
+  assert.ok(log.includes('trackUnsubscribed video trk_1 par_b'));
+
+  // The new connection is subscribed anew, and the same interruption told again changes nothing.
+  server.send('session.interrupted', { epoch: 2 });
+  server.send('offer', offerOf(server, 2, [subscription('5', 'trk_1')]));
+  await eventually(() => server.calls.answer.length === 2, 'the answer of the new connection');
+  assert.equal(server.calls.join.length, 2);
+});
+
+for (const [name, lose] of [
+  ['endpoint.state closed', (server) => server.send('endpoint.state', { endpoint_id: server.endpointId, state: 'closed' })],
+  ['a request answered endpoint_gone', (server, room) => {
+    server.refusals.offer = [{ status: 410, code: 'endpoint_gone' }];
+    room.renegotiate().catch(() => {});
+  }],
+  ['a mute answered endpoint_gone', (server, room) => {
+    server.refusals.mute = [{ status: 410, code: 'endpoint_gone' }];
+    room.localParticipant.setMuted('microphone', true);
+  }],
+  ['a closed connection', () => latest().become('closed')],
+]) {
+  test(`${name} leads to a rejoin`, async (context) => {
+    const { server, room } = await setUp(context, { options: { tracks: [{ track: new FakeTrack('audio') }] } });
+    latest().become('connected');
+    lose(server, room);
+    await eventually(() => server.calls.join.length === 2, 'the rejoin');
+    assert.equal(server.calls.join[1].participant_id, 'par_me');
+  });
+}
+
+test('a publication made while reconnecting resolves with the rejoin that carries it', async (context) => {
+  const { server, room } = await setUp(context, { options: { tracks: [{ track: new FakeTrack('audio') }] } });
+  server.send('endpoint.state', { endpoint_id: 'end_1', state: 'closed' });
+  await eventually(() => room.connectionState === 'reconnecting', 'reconnecting');
+  await room.localParticipant.publish(new FakeTrack('video'));
+  assert.deepEqual(server.calls.join[1].offer.tracks.map(({ source }) => source), ['microphone', 'camera']);
+});
+
+test('failing and failed paths get an ICE restart', async (context) => {
+  const { server } = await setUp(context, { options: { tracks: [{ track: new FakeTrack('audio') }] } });
+  const peer = latest();
+  peer.become('connected');
+  peer.become('failed');
+  await eventually(() => server.calls.offer.length === 1, 'the offer of the restart');
+  assert.equal(peer.iceRestarts, 1);
+  peer.become('connected');
+  peer.become('disconnected');
+  await eventually(() => peer.iceRestarts === 2, 'the restart after a moment');
+  assert.equal(server.calls.join.length, 1, 'no rejoin for that');
+});
+
+test('a path that comes back by itself is left alone', async (context) => {
+  const { server } = await setUp(context, { options: { tracks: [{ track: new FakeTrack('audio') }] } });
+  const peer = latest();
+  peer.become('connected');
+  peer.become('disconnected');
+  peer.become('connected');
+  await new Promise((resolve) => setTimeout(resolve, 1700)); // longer than the patience with "disconnected"
+  assert.equal(peer.iceRestarts, 0);
+  assert.equal(server.calls.offer.length, 0);
+});
+
+test('gives up after a bounded number of tries, and reconnects when asked', async (context) => {
+  const { server, room, log } = await setUp(context);
+  server.refusals.join = Array(2).fill({ status: 503, code: 'unavailable' });
+  server.send('endpoint.state', { endpoint_id: 'end_1', state: 'closed' });
+  await eventually(() => log.includes('disconnected unavailable'), 'giving up');
+  assert.equal(room.connectionState, 'disconnected');
+  assert.equal(server.calls.join.length, 3);
+  room.reconnect();
+  await eventually(() => room.connectionState === 'connected', 'reconnected');
+});
+
+test('an expired participant token falls back to the join link', async (context) => {
+  const { server, room } = await setUp(context);
+  server.refusals.join = [{ status: 401, code: 'unauthorized' }];
+  server.send('endpoint.state', { endpoint_id: 'end_1', state: 'closed' });
+  await eventually(() => server.calls.join.length === 3, 'the second try');
+  assert.deepEqual(server.calls.join.map(({ token }) => token), ['Bearer join-token', 'Bearer own-token', 'Bearer join-token']);
+  await eventually(() => room.connectionState === 'connected', 'connected');
+});
+
+for (const [name, type, data, reason] of [
+  ['removed by a moderator', 'participant.left', { participant_id: 'par_me', reason: 'removed' }, 'removed'],
+  ['the session is closed', 'session.closed', {}, 'session_closed'],
+]) {
+  test(`${name}: closed for good, nothing is tried again`, async (context) => {
+    const { server, room, log } = await setUp(context);
+    server.send(type, data);
+    await eventually(() => log.includes(`closed ${reason}`), 'closed');
+    assert.equal(room.connectionState, 'closed');
+    assert.equal(latest().connectionState, 'closed');
+    room.reconnect();
+    assert.equal(server.calls.join.length, 1);
+    await assert.rejects(room.localParticipant.publish(new FakeTrack('audio')), { code: 'closed' });
+  });
+}
+
+test('a session that is gone while reconnecting ends the room', async (context) => {
+  const { server, log } = await setUp(context);
+  server.refusals.join = [{ status: 410, code: 'session_closed' }];
+  server.send('endpoint.state', { endpoint_id: 'end_1', state: 'closed' });
+  await eventually(() => log.includes('closed session_closed'), 'closed');
+});
+
+test('leaving tells the server once and closes everything', async (context) => {
+  const { server, room, log } = await setUp(context);
+  await Promise.all([room.leave(), room.leave()]);
+  assert.equal(server.calls.leave.length, 1);
+  assert.equal(server.calls.leave[0].token, 'Bearer own-token');
+  assert.deepEqual(log, ['closed', 'closed left']);
+  assert.equal(latest().connectionState, 'closed');
+});
+
+test('a refused join rejects with the server’s code', async (context) => {
+  const server = await RoomServer.start(context);
+  server.refusals.join = [{ status: 401, code: 'unauthorized', detail: 'expired' }];
+  await assert.rejects(Room.join(server.link, {}), { code: 'unauthorized', message: 'expired' });
+  assert.equal(latest().connectionState, 'closed');
+});
+
+test('audio or video without devices is said by name', async (context) => {
+  const server = await RoomServer.start(context);
+  await assert.rejects(Room.join(server.link, { audio: true }), { code: 'no_devices' });
+});

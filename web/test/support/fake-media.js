@@ -1,0 +1,135 @@
+/**
+ * Just enough of WebRTC for the room's own logic: m-lines with mids, offer/answer states, and a test that
+ * decides when it is connected. What real browsers do is tested with real browsers.
+ */
+
+export class FakeTrack extends EventTarget {
+  enabled = true;
+  stopped = false;
+  contentHint = '';
+
+  constructor(kind) {
+    super();
+    this.kind = kind;
+  }
+
+  stop() {
+    this.stopped = true;
+  }
+}
+
+class FakeTransceiver {
+  mid = null;
+  currentDirection = null;
+
+  constructor(kind, track, direction) {
+    this.direction = direction;
+    this.receiver = { track: new FakeTrack(kind), transport: null, getSynchronizationSources: () => [] };
+    this.sender = {
+      track,
+      transport: null,
+      replaceTrack: async (next) => {
+        this.sender.track = next;
+      },
+      getStats: async () => new Map(),
+    };
+  }
+}
+
+export class FakePeerConnection extends EventTarget {
+  /** All that were made, in order. @type {FakePeerConnection[]} */
+  static made = [];
+  signalingState = 'stable';
+  connectionState = 'new';
+  localDescription = null;
+  remoteDescription = null;
+  currentRemoteDescription = null;
+  iceRestarts = 0;
+  #transceivers = [];
+  #configuration;
+
+  constructor(configuration) {
+    super();
+    this.#configuration = configuration;
+    FakePeerConnection.made.push(this);
+  }
+
+  getConfiguration() {
+    return this.#configuration;
+  }
+
+  setConfiguration(configuration) {
+    this.#configuration = configuration;
+  }
+
+  getTransceivers() {
+    return this.#transceivers;
+  }
+
+  addTransceiver(track, { direction }) {
+    const transceiver = new FakeTransceiver(track.kind, track, direction);
+    this.#transceivers.push(transceiver);
+    return transceiver;
+  }
+
+  restartIce() {
+    this.iceRestarts += 1;
+  }
+
+  async addIceCandidate() {}
+
+  async getStats() {
+    return new Map();
+  }
+
+  async setLocalDescription(description) {
+    await null;
+    if (description?.type === 'rollback') {
+      this.signalingState = 'stable';
+      return;
+    }
+    const answering = this.signalingState === 'have-remote-offer';
+    for (const transceiver of this.#transceivers) transceiver.mid ??= String(this.#transceivers.indexOf(transceiver));
+    this.localDescription = { type: answering ? 'answer' : 'offer', sdp: this.#lines() };
+    this.signalingState = answering ? 'stable' : 'have-local-offer';
+    if (answering) this.#settle();
+  }
+
+  /** A server offer is JSON here: the m-lines that it adds, `[{mid, kind}]`. */
+  async setRemoteDescription({ type, sdp }) {
+    await null;
+    this.remoteDescription = { type, sdp };
+    if (type === 'offer') {
+      this.signalingState = 'have-remote-offer';
+      for (const { mid, kind } of JSON.parse(sdp)) {
+        if (this.#transceivers.some((transceiver) => transceiver.mid === mid)) continue;
+        const transceiver = new FakeTransceiver(kind, null, 'recvonly');
+        transceiver.mid = mid;
+        this.#transceivers.push(transceiver);
+      }
+    } else {
+      this.signalingState = 'stable';
+      this.#settle();
+    }
+  }
+
+  /** What a test does in place of ICE and DTLS. */
+  become(state) {
+    this.connectionState = state;
+    this.dispatchEvent(new Event('connectionstatechange'));
+  }
+
+  close() {
+    this.connectionState = 'closed';
+    this.signalingState = 'closed';
+  }
+
+  #lines() {
+    return this.#transceivers.map(({ mid, direction }) => `${mid} ${direction}`).join('\n');
+  }
+
+  #settle() {
+    this.currentRemoteDescription = this.remoteDescription;
+    for (const transceiver of this.#transceivers) transceiver.currentDirection = transceiver.direction;
+  }
+}

@@ -1,0 +1,118 @@
+/**
+ * A real HTTP server on loopback with the participant routes of docs/API.md and events by long poll, for
+ * one participant. It negotiates nothing: answers are empty, revisions are counted.
+ */
+
+import http from 'node:http';
+
+export class RoomServer {
+  /** Bodies by route: `join`, `offer`, `answer`, `candidates`, `mute`, `leave`. */
+  calls = { join: [], offer: [], answer: [], candidates: [], mute: [], leave: [] };
+  /** Refusals to come, by route: `[{status, code}]`, used up one by one. */
+  refusals = {};
+  others = [];
+  revision = 0;
+  #events = [];
+  #number = 0;
+  #wake = () => {};
+  #server = http.createServer((request, response) => this.#handle(request, response));
+
+  static async start(context) {
+    const server = new RoomServer();
+    await new Promise((resolve) => server.#server.listen(0, '127.0.0.1', resolve));
+    context.after(() => {
+      server.#server.closeAllConnections();
+      server.#server.close();
+    });
+    return server;
+  }
+
+  get base() {
+    return `http://127.0.0.1:${this.#server.address().port}`;
+  }
+
+  get link() {
+    return `${this.base}/#session=ses_1&token=join-token`;
+  }
+
+  /** The endpoint of the latest join. */
+  get endpointId() {
+    return `end_${this.calls.join.length}`;
+  }
+
+  send(type, data) {
+    this.#number += 1;
+    this.#events.push({ id: `evt_${this.#number}`, session_id: 'ses_1', time: Date.now(), type, data });
+    this.#wake();
+  }
+
+  async #handle(request, response) {
+    let text = '';
+    for await (const piece of request) text += piece;
+    const body = text === '' ? {} : JSON.parse(text);
+    const url = new URL(request.url, 'http://server');
+    const route = routeOf(request.method, url.pathname);
+    if (route === 'events') {
+      await this.#poll(url, response);
+      return;
+    }
+    this.calls[route].push({ ...body, path: url.pathname, token: request.headers.authorization });
+    const refusal = this.refusals[route]?.shift();
+    if (refusal) reply(response, refusal.status, { title: 'no', ...refusal });
+    else this.#accept(route, body, response);
+  }
+
+  #accept(route, body, response) {
+    if (route === 'join') {
+      this.revision = body.offer ? 1 : 0;
+      reply(response, 201, {
+        session_id: 'ses_1',
+        participant: { id: 'par_me', name: body.name, state: 'joined', joined_at: 0, tracks: [] },
+        endpoint_id: this.endpointId,
+        destination: `to-${this.endpointId}`,
+        token: 'own-token',
+        token_expires_at: 0,
+        ice_servers: [],
+        participants: this.others,
+        answer: body.offer ? { sdp: '', revision: 1 } : null,
+        tracks: tracksOf(body.offer),
+      });
+    } else if (route === 'offer') {
+      this.revision += 1;
+      reply(response, 200, { sdp: '', revision: this.revision, tracks: tracksOf(body) });
+    } else if (route === 'mute') {
+      reply(response, 200, { id: 'trk', muted: body.muted });
+    } else {
+      if (route === 'answer') this.revision = body.revision;
+      reply(response, 204);
+    }
+  }
+
+  async #poll(url, response) {
+    const cursor = url.searchParams.get('cursor');
+    if (cursor) this.#events = this.#events.filter(({ id }) => Number(id.slice(4)) > Number(cursor.slice(4)));
+    if (this.#events.length === 0 && url.searchParams.get('wait') !== '0') {
+      await new Promise((resolve) => {
+        this.#wake = resolve;
+        response.on('close', resolve);
+      });
+    }
+    reply(response, 200, { events: this.#events, cursor: null });
+  }
+}
+
+function routeOf(method, path) {
+  const last = path.split('/').at(-1);
+  if (last === 'participants') return 'join';
+  if (path.includes('/tracks/')) return 'mute';
+  if (method === 'DELETE') return 'leave';
+  return last;
+}
+
+function tracksOf(offer) {
+  return (offer?.tracks ?? []).map(({ mid, track_id: id, source, muted }) => ({ id, mid, source, muted, kind: 'audio' }));
+}
+
+function reply(response, status, body) {
+  response.writeHead(status, { 'Content-Type': 'application/json' }).end(body === undefined ? '' : JSON.stringify(body));
+}
