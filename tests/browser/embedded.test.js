@@ -1,0 +1,5 @@
+/** Everything in one process, on the embedded broker and store. */
+
+import { scenarios } from './scenarios.js';
+
+scenarios('embedded');

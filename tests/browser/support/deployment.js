@@ -1,0 +1,118 @@
+/** The real binary in either shape, the same as tests/support/src/deployment.rs does it for Rust. */
+
+import { randomUUID } from 'node:crypto';
+import { Balancer } from './balancer.js';
+import { Process, binary } from './process.js';
+
+const KEY_ID = 'test-key';
+const KEY_SECRET = 'a-secret-for-tests-that-is-longer-than-32-bytes';
+
+const AUTHORIZATION = `Basic ${Buffer.from(`${KEY_ID}:${KEY_SECRET}`).toString('base64')}`;
+
+/** @param {string} name */
+function required(name) {
+  const value = process.env[name];
+  if (!value) throw new Error(`${name} is not set: tests/run browser starts RabbitMQ and MongoDB and sets it`);
+  return value;
+}
+
+/** `url` with its path replaced. @param {string} url @param {string} path */
+function withPath(url, path) {
+  const [, start, query] = /^([a-z+]+:\/\/[^/?]+)[^?]*(\?.*)?$/.exec(url) ?? [];
+  return `${start}/${path}${query ?? ''}`;
+}
+
+export class Deployment {
+  /** @type {Process[]} */
+  processes = [];
+  /** Base URLs of the API instances. @type {string[]} */
+  apis = [];
+  /** What browsers open: the one API, or what spreads their requests over all. */
+  url = '';
+  /** @type {Balancer | null} */
+  balancer = null;
+  #cleanUp = async () => {};
+
+  /**
+   * Everything in one process, or 2 API and 2 worker processes over RabbitMQ and MongoDB behind a balancer that
+   * sends consecutive requests of one client to different APIs.
+   * @param {'embedded' | 'cluster'} shape
+   */
+  static async start(shape) {
+    const deployment = new Deployment();
+    try {
+      await (shape === 'embedded' ? deployment.#startEmbedded() : deployment.#startCluster());
+    } catch (error) {
+      await deployment.stop();
+      throw error;
+    }
+    return deployment;
+  }
+
+  /** @param {string} name @param {string[]} args @param {Record<string, string>} environment */
+  #process(name, args, environment = {}) {
+    const all = [...args, '--api-keys', `${KEY_ID}:${KEY_SECRET}`, '--media-address', '127.0.0.1', '--media-port', '0'];
+    const started = new Process(name, binary(), all, {
+      SWITCHYARD_LISTEN: '127.0.0.1:0',
+      SWITCHYARD_DEMO: 'true',
+      SWITCHYARD_LOG: process.env.SWITCHYARD_TEST_LOG ?? 'info,rest_api=debug,media_worker=debug',
+      ...environment,
+    });
+    this.processes.push(started);
+    return started;
+  }
+
+  async #startEmbedded() {
+    const all = this.#process('all', []);
+    this.url = (await all.line('switchyard: listening on ')).replace(/\/$/, '');
+    this.apis = [this.url];
+  }
+
+  async #startCluster() {
+    const name = `test-${randomUUID()}`;
+    const admin = new URL(required('SWITCHYARD_TEST_BROKER_ADMIN'));
+    const headers = { Authorization: `Basic ${btoa(`${admin.username || 'guest'}:${admin.password || 'guest'}`)}` };
+    const vhost = new URL(`/api/vhosts/${name}`, `${admin.protocol}//${admin.host}`);
+    const made = await fetch(vhost, { method: 'PUT', headers });
+    if (made.status !== 201) throw new Error(`no virtual host: ${made.status}`);
+    this.#cleanUp = async () => {
+      await fetch(vhost, { method: 'DELETE', headers });
+    };
+    const environment = {
+      SWITCHYARD_BROKER: withPath(required('SWITCHYARD_TEST_BROKER'), name),
+      SWITCHYARD_STORE: withPath(required('SWITCHYARD_TEST_STORE'), name),
+    };
+    const workers = [1, 2].map(() => this.#process('worker', ['worker'], environment));
+    const apis = [1, 2].map(() => this.#process('api', ['api'], environment));
+    for (const worker of workers) await worker.line('switchyard: worker ');
+    for (const api of apis) this.apis.push((await api.line('switchyard: listening on ')).replace(/\/$/, ''));
+    this.balancer = await Balancer.start(this.apis);
+    this.url = this.balancer.url;
+  }
+
+  /**
+   * A request as the application's backend makes it.
+   * @param {string} method @param {string} path @param {unknown} [body]
+   */
+  async backend(method, path, body) {
+    const response = await fetch(this.apis[0] + path, {
+      method,
+      headers: { Authorization: AUTHORIZATION, 'Content-Type': 'application/json' },
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
+    if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${await response.text()}`);
+    return response.status === 204 ? null : response.json();
+  }
+
+  /** Creates a session. @returns {Promise<{ id: string, token: string, address: string }>} */
+  async room() {
+    const { session, token } = await this.backend('POST', '/v1/sessions', {});
+    return { id: session.id, token, address: `${this.url}/#session=${session.id}&token=${token}` };
+  }
+
+  async stop() {
+    this.balancer?.stop();
+    await Promise.all(this.processes.map((process) => process.stop()));
+    await this.#cleanUp();
+  }
+}

@@ -1,0 +1,190 @@
+/** Someone in front of a browser: opens the demo, joins, sees and hears the others. */
+
+import assert from 'node:assert/strict';
+import { chromium } from 'playwright-core';
+import { eventually } from './eventually.js';
+
+const FLAGS = [
+  '--no-sandbox',
+  '--disable-gpu',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+  // A camera with a moving picture, a microphone that beeps, and no questions; also for sharing a screen.
+  '--use-fake-ui-for-media-stream',
+  '--use-fake-device-for-media-stream=fps=20',
+  '--auto-select-desktop-capture-source=Entire screen',
+  '--autoplay-policy=no-user-gesture-required',
+  // Addresses in candidates as they are: the server does not resolve mDNS names.
+  '--disable-features=WebRtcHideLocalIpsWithMdns',
+  // Several pages share the machine; none of them may be treated as the one in the back.
+  '--disable-background-timer-throttling',
+  '--disable-backgrounding-occluded-windows',
+  '--disable-renderer-backgrounding',
+];
+
+export function launch() {
+  return chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', headless: true, args: FLAGS });
+}
+
+/**
+ * What a page receives of someone, summed over that person's tracks.
+ * @typedef {{ frames: number, energy: number, width: number, codecs: string[] }} Reception
+ */
+
+export class Person {
+  /** Whatever the page complained about. @type {string[]} */
+  complaints = [];
+  id = '';
+
+  /**
+   * @param {import('playwright-core').Browser} browser
+   * @param {string} name
+   * @param {import('playwright-core').BrowserContextOptions & { init?: () => void }} [options]
+   */
+  static async open(browser, name, options = {}) {
+    const { init, ...rest } = options;
+    const context = await browser.newContext({ viewport: { width: 1280, height: 720 }, ...rest });
+    if (init) await context.addInitScript(init);
+    const page = await context.newPage();
+    return new Person(name, context, page);
+  }
+
+  /**
+   * @param {string} name
+   * @param {import('playwright-core').BrowserContext} context
+   * @param {import('playwright-core').Page} page
+   * @private
+   */
+  constructor(name, context, page) {
+    this.name = name;
+    this.context = context;
+    this.page = page;
+    page.on('console', (message) => {
+      if (message.type() === 'error') this.complaints.push(`console: ${message.text()} ${message.location().url}`);
+    });
+    page.on('pageerror', (error) => this.complaints.push(`page: ${error.message}`));
+    page.on('crash', () => this.complaints.push('page: crashed'));
+  }
+
+  /** Opens the address and joins through the lobby. @param {string} address */
+  async join(address) {
+    await this.page.goto(address);
+    await this.enter();
+    return this;
+  }
+
+  /** From the lobby into the room. */
+  async enter() {
+    const { page } = this;
+    await page.locator('#name').fill(this.name);
+    await page.locator('#join').click();
+    await page.locator('#room-screen').waitFor({ state: 'visible' }).catch(async (error) => {
+      throw new Error(`${this.name} does not get in: ${await page.locator('#join-error').textContent()}; ${this.complaints}; ${error.message}`);
+    });
+    this.id = await page.evaluate(() => window.switchyard.room.localParticipant.id);
+    // Lost with a reload, which nothing in a room may need.
+    await page.evaluate(() => Object.assign(window, { sinceJoin: true }));
+  }
+
+  async leave() {
+    await this.page.locator('#leave').click();
+    await this.page.locator('#left-screen').waitFor({ state: 'visible' });
+  }
+
+  async close() {
+    await this.context.close();
+  }
+
+  /** @param {Person | { id: string }} other @param {string} [source] */
+  tile(other, source = 'camera') {
+    return this.page.locator(`.tile[data-participant="${other.id}"][data-source="${source}"]`);
+  }
+
+  /**
+   * What getStats says about the media of each of the others, by participant id and source.
+   * @returns {Promise<Record<string, Record<string, Reception>>>}
+   */
+  async receptions() {
+    return this.page.evaluate(async () => {
+      const { room } = window.switchyard;
+      /** @type {Record<string, any>} */
+      const seen = {};
+      /** @type {Map<string, any>} */
+      const report = await room.peerConnection.getStats();
+      for (const participant of room.participants.values()) {
+        seen[participant.id] = {};
+        for (const { source, mid } of participant.tracks.values()) {
+          const reception = { frames: 0, energy: 0, width: 0, codecs: [] };
+          for (const entry of report.values()) {
+            if (entry.type !== 'inbound-rtp' || entry.mid !== mid) continue;
+            reception.frames += entry.framesDecoded ?? 0;
+            reception.energy += entry.totalAudioEnergy ?? 0;
+            reception.width = Math.max(reception.width, entry.frameWidth ?? 0);
+            const codec = report.get(entry.codecId)?.mimeType;
+            if (codec) reception.codecs.push(codec);
+          }
+          seen[participant.id][source] = reception;
+        }
+      }
+      return seen;
+    });
+  }
+
+  /**
+   * Waits until frames of the other's source are decoded on and on.
+   * @param {Person | { id: string }} other @param {string} [source]
+   * @returns {Promise<Reception>} the last look
+   */
+  async sees(other, source = 'camera') {
+    const name = 'name' in other ? other.name : other.id;
+    let first = -1;
+    return eventually(`${this.name} sees the ${source} of ${name}`, async () => {
+      const reception = (await this.receptions())[other.id]?.[source];
+      if (!reception) throw new Error(`not subscribed: ${JSON.stringify(await this.receptions())}; ${this.complaints}`);
+      if (first < 0 || reception.frames < first) first = reception.frames;
+      if (reception.frames >= first + 10) return reception;
+      throw new Error(`${first} to ${reception.frames} frames decoded; ${await this.state()}; ${this.complaints}`);
+    });
+  }
+
+  /** Waits until sound of the other keeps coming. @param {Person | { id: string }} other @param {string} [source] */
+  async hears(other, source = 'microphone') {
+    let first = -1;
+    await eventually(`${this.name} hears ${'name' in other ? other.name : other.id}`, async () => {
+      const reception = (await this.receptions())[other.id]?.[source];
+      if (!reception) throw new Error(`not subscribed: ${JSON.stringify(await this.receptions())}`);
+      if (first < 0 || reception.energy < first) first = reception.energy;
+      if (reception.energy > first + 1e-6) return true;
+      throw new Error(`audio energy stays at ${reception.energy}; ${await this.state()}`);
+    });
+  }
+
+  /** The connection's state, for messages. */
+  async state() {
+    return this.page.evaluate(() => {
+      const room = window.switchyard.room;
+      const peer = room?.peerConnection;
+      return `${room?.connectionState}, ICE ${peer?.iceConnectionState}, DTLS ${peer?.connectionState}, signalling ${peer?.signalingState}, revision ${room?.revision}, by ${room?.transport}`;
+    });
+  }
+
+  /** Nothing was complained about, the page was not reloaded, no banner is up. */
+  async isContent() {
+    assert.deepEqual(this.complaints, [], `${this.name}'s page complained`);
+    assert.equal(await this.page.evaluate(() => window.sinceJoin), true, `${this.name}'s page was reloaded`);
+    await eventually(`${this.name} has no banner`, async () => this.page.locator('[data-testid=banner]').isHidden());
+  }
+}
+
+/** Everyone sees and hears everyone else. @param {Person[]} people */
+export async function allSeeAndHear(people) {
+  for (const one of people) {
+    for (const other of people) {
+      if (one === other) continue;
+      await one.sees(other);
+      await one.hears(other);
+    }
+  }
+}

@@ -1,0 +1,7 @@
+//! The whole system in one process, on the embedded broker and store; and what the binary itself promises.
+
+mod configuration;
+#[path = "../scenarios/mod.rs"]
+mod scenarios;
+
+scenarios::all_scenarios!(support::Shape::Embedded);

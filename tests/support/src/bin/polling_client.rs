@@ -1,0 +1,60 @@
+//! A participant that only polls, as a program: joins, sends generated media, and says twice a second on stdout what
+//! it receives, one JSON object per line. Ends, and leaves, when its stdin ends.
+//!
+//! `polling-client BASE_URL[,BASE_URL…] SESSION_ID TOKEN [NAME]`
+
+use std::time::Duration;
+
+use serde_json::json;
+use support::{Http, JoinOptions, PollingClient};
+use tokio::io::AsyncReadExt;
+
+#[tokio::main]
+async fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [bases, session, token, rest @ ..] = arguments.as_slice() else {
+        eprintln!("usage: polling-client BASE_URL[,BASE_URL…] SESSION_ID TOKEN [NAME]");
+        std::process::exit(64);
+    };
+    let bases: Vec<String> = bases.split(',').map(str::to_owned).collect();
+    let name = rest.first().map_or("polling client", String::as_str);
+    let joined = PollingClient::join(&Http::new(&bases), session, token, JoinOptions::publishing(name)).await;
+    let client = match joined {
+        Ok(client) => client,
+        Err(error) => {
+            eprintln!("cannot join: {error}");
+            std::process::exit(1);
+        }
+    };
+    let mut stdin = tokio::io::stdin();
+    let mut byte = [0];
+    let mut pace = tokio::time::interval(Duration::from_millis(500));
+    loop {
+        tokio::select! {
+            _ = pace.tick() => report(&client).await,
+            read = stdin.read(&mut byte) => if !matches!(read, Ok(1..)) { break },
+        }
+    }
+    client.leave().await;
+}
+
+async fn report(client: &PollingClient) {
+    let mut tracks = Vec::new();
+    for line in client.subscribed() {
+        tracks.push(json!({
+            "participant_id": line.participant_id,
+            "track_id": line.track_id,
+            "kind": line.kind,
+            "packets": client.received(&line.track_id).await,
+        }));
+    }
+    println!(
+        "{}",
+        json!({
+            "participant_id": client.participant_id(),
+            "connected": client.connected(),
+            "tracks": tracks,
+            "errors": client.errors(),
+        })
+    );
+}

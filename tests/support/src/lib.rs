@@ -1,0 +1,27 @@
+//! What the whole-system tests share. Nothing in here is a mock: deployments are processes of the real binary,
+//! services are real servers, clients speak HTTP and WebRTC over the loopback interface.
+//!
+//! | module | gives |
+//! |---|---|
+//! | [`deployment`] | [`Deployment`]: the binary as one process, or as several over RabbitMQ and MongoDB |
+//! | [`process`] | one process: ports read from its output, its log kept, ended by process id when dropped |
+//! | [`services`] | where the tests' RabbitMQ and MongoDB are, and a virtual host and database of one's own |
+//! | [`http`] | [`Http`]: requests that alternate between API instances, and problem bodies |
+//! | [`polling`] | [`PollingClient`]: a participant that uses plain HTTP and long polls, with real media both ways |
+//! | [`peer`] | its WebRTC connection: generated VP8 and Opus out, packets counted in |
+//! | [`eventually`] | bounded patience |
+
+pub mod deployment;
+pub mod eventually;
+pub mod http;
+pub mod media;
+pub mod peer;
+pub mod polling;
+pub mod process;
+pub mod sdp;
+pub mod services;
+
+pub use deployment::{Deployment, Room, Shape};
+pub use eventually::{eventually, patience};
+pub use http::{Http, Response};
+pub use polling::{JoinOptions, PollingClient};
