@@ -25,7 +25,7 @@ export function webSocket({ api, inbox, signal, opened }) {
       clearTimeout(openTimer);
       clearTimeout(ackTimer);
       signal.removeEventListener('abort', abort);
-      socket.onopen = socket.onmessage = socket.onclose = null;
+      socket.onopen = socket.onmessage = socket.onerror = socket.onclose = null;
       socket.close();
       reject(reason);
     };
@@ -51,6 +51,8 @@ export function webSocket({ api, inbox, signal, opened }) {
       }
       ackTimer ??= setTimeout(acknowledge, ACK_DELAY_MS);
     };
+    // A refused handshake; not every runtime lets a close event follow.
+    socket.onerror = () => end(new TransportEnd('cut'));
     socket.onclose = ({ code }) => end(new TransportEnd(CLOSE_CODES[code] ?? 'cut'));
     signal.addEventListener('abort', abort);
     if (signal.aborted) abort();
