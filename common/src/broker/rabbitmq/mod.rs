@@ -77,6 +77,7 @@ struct Shared {
     receiving: Arc<Link>,
     /// Further receiving links, opened when there are too many inboxes for one connection.
     more: tokio::sync::Mutex<Vec<Arc<Link>>>,
+    inboxes_per_connection: usize,
     declared: Arc<Mutex<Declared>>,
     connected: watch::Sender<bool>,
     closed: CancellationToken,
@@ -91,6 +92,10 @@ impl RabbitBroker {
     /// `Unavailable` when RabbitMQ cannot be reached or refuses the credentials, `Internal` when the URL is not
     /// one. No error text contains the password or the URL.
     pub async fn connect(url: &str) -> BrokerResult<Self> {
+        Self::connect_with(url, INBOXES_PER_CONNECTION).await
+    }
+
+    async fn connect_with(url: &str, inboxes_per_connection: usize) -> BrokerResult<Self> {
         let uri = link::parse(url)?;
         let closed = CancellationToken::new();
         let (sending, first_sending) = Link::open("sending", uri.clone(), closed.clone()).await?;
@@ -99,6 +104,7 @@ impl RabbitBroker {
             sending,
             receiving,
             more: tokio::sync::Mutex::new(Vec::new()),
+            inboxes_per_connection,
             declared: Arc::new(Mutex::new(Declared::default())),
             connected: watch::Sender::new(true),
             closed,
@@ -114,11 +120,11 @@ impl RabbitBroker {
     async fn receiving_link_for(&self, queue: &str) -> BrokerResult<Arc<Link>> {
         let shared = &self.shared;
         let exclusive = lock(&shared.declared).is_exclusive(queue);
-        if exclusive || shared.receiving.inboxes() < INBOXES_PER_CONNECTION {
+        if exclusive || shared.receiving.inboxes() < shared.inboxes_per_connection {
             return Ok(shared.receiving.clone());
         }
         let mut more = shared.more.lock().await;
-        if let Some(link) = more.iter().find(|link| link.inboxes() < INBOXES_PER_CONNECTION) {
+        if let Some(link) = more.iter().find(|link| link.inboxes() < shared.inboxes_per_connection) {
             return Ok(link.clone());
         }
         let (link, first) = Link::open("receiving", shared.receiving.uri(), shared.closed.clone()).await?;
