@@ -5,6 +5,8 @@ import { Meter } from './meter.js';
 import { colourOf, initials } from './person.js';
 
 const NAME_KEY = 'switchyard.name';
+/** Someone who joins while the browser still asks about devices comes in without. Milliseconds. */
+const DEVICE_PATIENCE_MS = 4000;
 
 export class Lobby {
   #devices;
@@ -14,6 +16,9 @@ export class Lobby {
   #preview = byId('preview', HTMLVideoElement);
   #join = byId('join', HTMLButtonElement);
   #ready = Promise.resolve();
+  #inRoom = false;
+  /** What the room got. @type {Set<MediaStreamTrack>} */
+  #given = new Set();
 
   /**
    * @param {import('./devices.js').Devices} devices
@@ -30,7 +35,7 @@ export class Lobby {
       this.#join.textContent = 'Joining…';
       setMessage(byId('join-error', HTMLElement), '');
       remember(this.name);
-      await this.#ready;
+      await Promise.race([this.#ready, new Promise((resolve) => setTimeout(resolve, DEVICE_PATIENCE_MS))]);
       await join();
       this.#join.disabled = false;
       this.#draw();
@@ -46,6 +51,7 @@ export class Lobby {
 
   /** Opens the devices and shows them. @param {string} title the room's */
   show(title) {
+    this.#inRoom = false;
     byId('lobby-room', HTMLElement).textContent = title;
     this.#ready = this.#openWanted();
     this.#draw();
@@ -54,6 +60,7 @@ export class Lobby {
 
   /** Stops drawing; the devices stay open, for the room. */
   leave() {
+    this.#inRoom = true;
     this.#meter.stop();
     this.#preview.srcObject = null;
   }
@@ -69,6 +76,7 @@ export class Lobby {
     const tracks = [];
     if (audio) tracks.push({ track: audio, source: 'microphone', muted: !this.#wanted.audio });
     if (video) tracks.push({ track: video, source: 'camera' });
+    this.#given = new Set(tracks.map(({ track }) => track));
     return tracks;
   }
 
@@ -80,6 +88,11 @@ export class Lobby {
   async #openWanted() {
     if (this.#wanted.audio && this.#wanted.video) await this.#devices.openBoth();
     else await Promise.all(this.#kinds().map((kind) => this.#devices.open(kind)));
+    if (this.#inRoom) {
+      // Allowed too late to be published: nothing is to be open that nobody asked for in the room.
+      for (const track of Object.values(this.#devices.tracks)) if (track && !this.#given.has(track)) track.stop();
+      return;
+    }
     for (const kind of /** @type {const} */ (['audio', 'video'])) {
       if (!this.#devices.tracks[kind]) this.#wanted[kind] = false;
     }
@@ -134,6 +147,7 @@ export class Lobby {
   }
 
   #draw() {
+    if (this.#inRoom) return;
     const { tracks, problems } = this.#devices;
     const video = this.#wanted.video ? tracks.video : null;
     const audio = this.#wanted.audio ? tracks.audio : null;

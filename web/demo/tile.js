@@ -29,6 +29,8 @@ export class Tile {
     this.#video.classList.toggle('mirrored', participant.isLocal && source === 'camera');
     this.#avatar.setAttribute('aria-hidden', 'true');
     this.#muted.classList.add('tile-muted');
+    this.#muted.setAttribute('role', 'img');
+    this.#muted.setAttribute('aria-label', 'muted');
     this.#stats.hidden = true;
 
     const label = make('div', 'tile-name');
@@ -63,7 +65,6 @@ export class Tile {
   setMuted(muted) {
     this.element.classList.toggle('muted', muted);
     this.#muted.setAttribute('aria-hidden', String(!muted));
-    if (muted) this.#muted.setAttribute('aria-label', 'muted');
   }
 
   /** @param {boolean} speaking */

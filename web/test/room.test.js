@@ -11,9 +11,10 @@ globalThis.RTCPeerConnection = FakePeerConnection;
 const latest = () => FakePeerConnection.made.at(-1);
 
 /** A room on a fresh server, events noted. */
-async function setUp(context, { options = {}, others = [] } = {}) {
+async function setUp(context, { options = {}, others = [], iceServers = [] } = {}) {
   const server = await RoomServer.start(context);
   server.others = others;
+  server.iceServers = iceServers;
   const room = await Room.join(server.link, { name: 'Ada', transport: 'polling', rejoinAttempts: 2, ...options });
   context.after(() => room.leave());
   const log = [];
@@ -193,6 +194,15 @@ test('failing and failed paths get an ICE restart', async (context) => {
   peer.become('disconnected');
   await eventually(() => peer.iceRestarts === 2, 'the restart after a moment');
   assert.equal(server.calls.join.length, 1, 'no rejoin for that');
+});
+
+test('relays that the join reply names are used when no direct path is found', async (context) => {
+  const iceServers = [{ urls: ['turn:relay.example'], username: 'u', credential: 'c' }];
+  const { server } = await setUp(context, { options: { tracks: [{ track: new FakeTrack('audio') }] }, iceServers });
+  const peer = latest();
+  assert.deepEqual(peer.getConfiguration().iceServers, iceServers);
+  await eventually(() => peer.iceRestarts === 1, 'gathering again, with the relays');
+  await eventually(() => server.calls.offer.length === 1, 'the offer of the restart');
 });
 
 test('a path that comes back by itself is left alone', async (context) => {

@@ -11,6 +11,7 @@ export class RoomServer {
   /** Refusals to come, by route: `[{status, code}]`, used up one by one. */
   refusals = {};
   others = [];
+  iceServers = [];
   revision = 0;
   #events = [];
   #number = 0;
@@ -72,7 +73,7 @@ export class RoomServer {
         destination: `to-${this.endpointId}`,
         token: 'own-token',
         token_expires_at: 0,
-        ice_servers: [],
+        ice_servers: this.iceServers,
         participants: this.others,
         answer: body.offer ? { sdp: '', revision: 1 } : null,
         tracks: tracksOf(body.offer),
