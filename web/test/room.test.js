@@ -12,11 +12,14 @@ const latest = () => FakePeerConnection.made.at(-1);
 
 /** A room on a fresh server, events noted. */
 async function setUp(context, { options = {}, others = [], iceServers = [] } = {}) {
-  const server = await RoomServer.start(context);
+  const server = await RoomServer.start();
   server.others = others;
   server.iceServers = iceServers;
   const room = await Room.join(server.link, { name: 'Ada', transport: 'polling', rejoinAttempts: 2, ...options });
-  context.after(() => room.leave());
+  context.after(async () => {
+    await room.leave();
+    server.stop();
+  });
   const log = [];
   for (const name of ['participantJoined', 'participantLeft', 'trackSubscribed', 'trackUnsubscribed', 'disconnected', 'closed']) {
     room.on(name, (...args) => log.push(`${name} ${args.map((arg) => arg.id ?? arg.kind ?? arg.code ?? arg).join(' ')}`));
@@ -269,13 +272,15 @@ test('leaving tells the server once and closes everything', async (context) => {
 });
 
 test('a refused join rejects with the server’s code', async (context) => {
-  const server = await RoomServer.start(context);
+  const server = await RoomServer.start();
+  context.after(() => server.stop());
   server.refusals.join = [{ status: 401, code: 'unauthorized', detail: 'expired' }];
   await assert.rejects(Room.join(server.link, {}), { code: 'unauthorized', message: 'expired' });
   assert.equal(latest().connectionState, 'closed');
 });
 
 test('audio or video without devices is said by name', async (context) => {
-  const server = await RoomServer.start(context);
+  const server = await RoomServer.start();
+  context.after(() => server.stop());
   await assert.rejects(Room.join(server.link, { audio: true }), { code: 'no_devices' });
 });

@@ -18,14 +18,15 @@ export class RoomServer {
   #wake = () => {};
   #server = http.createServer((request, response) => this.#handle(request, response));
 
-  static async start(context) {
+  static async start() {
     const server = new RoomServer();
     await new Promise((resolve) => server.#server.listen(0, '127.0.0.1', resolve));
-    context.after(() => {
-      server.#server.closeAllConnections();
-      server.#server.close();
-    });
     return server;
+  }
+
+  stop() {
+    this.#server.closeAllConnections();
+    this.#server.close();
   }
 
   get base() {
