@@ -236,6 +236,11 @@ impl Session {
         self.outputs.pop_front()
     }
 
+    /// The subscriptions to a publication, active or not.
+    pub fn subscriptions_of(&self, publication: PublicationId) -> &[SubscriptionId] {
+        self.publications.get(publication).map_or(&[], |publication| &publication.subscriptions)
+    }
+
     pub fn counters(&self) -> Counters {
         self.counters
     }

@@ -1,0 +1,607 @@
+//! All endpoints and pipelines of one media thread: carries requests, datagrams and timers to them and
+//! what they want back to the socket and the control plane.
+//!
+//! Every call into an endpoint is fenced: a panic ends that endpoint and nothing else.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use common::message::{Answer, Candidate, Offer};
+use common::model::{EndpointId, PipelineId, Track, TrackId};
+use sfu::Output;
+use tokio::sync::mpsc;
+
+use super::demux::Demux;
+use super::endpoint::offer::Host;
+use super::endpoint::{Effects, Endpoint, Received, SourceTrack};
+use super::pipeline::{EndpointKey, Pipeline, Route, Source};
+use super::plane::Request;
+use super::transport::dtls::Identity;
+use super::transport::{Path, Transmit};
+use super::{
+    CloseCause, ConnectionState, MediaConfig, MediaError, MediaEvent, MediaStats, Negotiated, OpenEndpoint,
+};
+
+/// Endpoints of one media thread.
+const MAX_ENDPOINTS: usize = 10_000;
+/// Events that the control plane has not taken; with more, no endpoint is opened.
+const MAX_BACKLOG: usize = 65_536;
+
+type PipelineKey = usize;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Endpoint(EndpointKey),
+    Pipeline(PipelineKey),
+}
+
+struct Member {
+    endpoint: Endpoint,
+    pipeline: PipelineKey,
+    /// The earliest entry in the heap that is still to come.
+    scheduled: Option<Instant>,
+}
+
+struct Hosted {
+    pipeline: Pipeline,
+    scheduled: Option<Instant>,
+}
+
+pub struct Hub {
+    config: MediaConfig,
+    identity: Identity,
+    announced: Vec<SocketAddr>,
+    members: Vec<Option<Box<Member>>>,
+    free_members: Vec<EndpointKey>,
+    by_id: HashMap<EndpointId, EndpointKey>,
+    pipelines: Vec<Option<Hosted>>,
+    free_pipelines: Vec<PipelineKey>,
+    pipeline_by_id: HashMap<PipelineId, PipelineKey>,
+    demux: Demux,
+    timers: BinaryHeap<Reverse<(Instant, Timer)>>,
+    events: mpsc::Sender<MediaEvent>,
+    backlog: VecDeque<MediaEvent>,
+    transmits: Vec<Transmit>,
+    stats: MediaStats,
+}
+
+impl Hub {
+    pub fn new(
+        config: MediaConfig,
+        identity: Identity,
+        announced: Vec<SocketAddr>,
+        events: mpsc::Sender<MediaEvent>,
+    ) -> Self {
+        Self {
+            config,
+            identity,
+            announced,
+            members: Vec::new(),
+            free_members: Vec::new(),
+            by_id: HashMap::new(),
+            pipelines: Vec::new(),
+            free_pipelines: Vec::new(),
+            pipeline_by_id: HashMap::new(),
+            demux: Demux::default(),
+            timers: BinaryHeap::new(),
+            events,
+            backlog: VecDeque::new(),
+            transmits: Vec::new(),
+            stats: MediaStats::default(),
+        }
+    }
+
+    /// Does one request and replies. A caller that no longer waits does not matter.
+    pub fn handle_request(&mut self, now: Instant, request: Request) {
+        match request {
+            Request::Open(open, respond) => drop(respond.send(self.open(now, &open))),
+            Request::Offer(id, offer, respond) => drop(respond.send(self.offer(now, id, &offer))),
+            Request::Answer(id, answer, respond) => drop(respond.send(self.answer(now, id, &answer))),
+            Request::Candidates(id, candidates, respond) => {
+                drop(respond.send(self.candidates(now, id, &candidates)));
+            }
+            Request::SetMuted(id, track, muted, respond) => {
+                drop(respond.send(self.set_muted(now, id, track, muted)));
+            }
+            Request::CloseEndpoint(id, respond) => drop(respond.send(self.close_endpoint(now, id))),
+            Request::ClosePipeline(id, respond) => {
+                self.close_pipeline(now, id);
+                let _ = respond.send(());
+            }
+            Request::Stats(respond) => drop(respond.send(self.stats())),
+            Request::InjectFault(id, respond) => {
+                let result = self.fenced(now, id, |endpoint, _, _, _| {
+                    endpoint.inject_fault();
+                    Ok(())
+                });
+                drop(respond.send(result));
+            }
+            Request::Shutdown(_) => unreachable!("the thread keeps it for itself"),
+        }
+    }
+
+    fn stats(&self) -> MediaStats {
+        let forwarding: u64 =
+            self.pipelines.iter().flatten().map(|hosted| hosted.pipeline.session.counters().drops()).sum();
+        MediaStats {
+            endpoints: self.by_id.len() as u64,
+            pipelines: self.pipeline_by_id.len() as u64,
+            drops: self.stats.drops + forwarding,
+            ..self.stats
+        }
+    }
+
+    fn open(&mut self, now: Instant, open: &OpenEndpoint) -> Result<(), MediaError> {
+        if self.by_id.contains_key(&open.endpoint_id) {
+            return Ok(());
+        }
+        if self.by_id.len() >= MAX_ENDPOINTS {
+            return Err(MediaError::LimitExceeded("endpoints"));
+        }
+        if self.backlog.len() >= MAX_BACKLOG {
+            return Err(MediaError::LimitExceeded("undelivered events"));
+        }
+        let pipeline = self.pipeline(open.pipeline_id);
+        let endpoint = Endpoint::new(now, open, &self.config);
+        let key = self.free_members.pop().unwrap_or_else(|| {
+            self.members.push(None);
+            self.members.len() - 1
+        });
+        for fragment in endpoint.fragments() {
+            self.demux.bind_fragment(fragment, key);
+        }
+        self.members[key] = Some(Box::new(Member { endpoint, pipeline, scheduled: None }));
+        self.by_id.insert(open.endpoint_id, key);
+        if let Some(hosted) = &mut self.pipelines[pipeline] {
+            hosted.pipeline.members.push(key);
+        }
+        self.want_offer(now, key);
+        Ok(())
+    }
+
+    fn pipeline(&mut self, id: PipelineId) -> PipelineKey {
+        if let Some(key) = self.pipeline_by_id.get(&id) {
+            return *key;
+        }
+        let key = self.free_pipelines.pop().unwrap_or_else(|| {
+            self.pipelines.push(None);
+            self.pipelines.len() - 1
+        });
+        self.pipelines[key] = Some(Hosted { pipeline: Pipeline::new(id), scheduled: None });
+        self.pipeline_by_id.insert(id, key);
+        key
+    }
+
+    fn offer(&mut self, now: Instant, id: EndpointId, offer: &Offer) -> Result<Negotiated, MediaError> {
+        let applied = self.fenced(now, id, |endpoint, pipeline, host, effects| {
+            let own: Vec<TrackId> = endpoint.tracks().map(|track| track.id).collect();
+            let sources = &pipeline.sources;
+            let is_taken =
+                |id: TrackId| !own.contains(&id) && sources.iter().any(|source| source.track.track_id == id);
+            endpoint.handle_offer(now, offer, host, &mut pipeline.session, is_taken, effects)
+        })?;
+        self.after_description(now, id, applied.retired_fragment.as_deref());
+        Ok(applied.negotiated)
+    }
+
+    fn answer(&mut self, now: Instant, id: EndpointId, answer: &Answer) -> Result<(), MediaError> {
+        let answered = self.fenced(now, id, |endpoint, pipeline, host, effects| {
+            endpoint.handle_answer(now, answer, host, &mut pipeline.session, effects)
+        })?;
+        self.after_description(now, id, answered.retired_fragment.as_deref());
+        if !answered.unpublished.is_empty() {
+            self.emit(MediaEvent::Unpublished { endpoint_id: id, tracks: answered.unpublished });
+        }
+        Ok(())
+    }
+
+    /// Brings the tables in line with what a description changed, and tells the others.
+    fn after_description(&mut self, now: Instant, id: EndpointId, retired: Option<&str>) {
+        let Some(key) = self.by_id.get(&id).copied() else { return };
+        if let Some(fragment) = retired {
+            self.demux.forget_fragment(fragment);
+        }
+        let Some(member) = &mut self.members[key] else { return };
+        for fragment in member.endpoint.fragments() {
+            self.demux.bind_fragment(fragment, key);
+        }
+        let candidates = member.endpoint.take_candidates(&self.announced);
+        let pipeline = member.pipeline;
+        let sources = member.endpoint.source_tracks();
+        if let Some(candidates) = candidates {
+            self.emit(MediaEvent::Candidates { endpoint_id: id, candidates });
+        }
+        self.set_sources(now, key, pipeline, sources);
+        self.want_offer(now, key);
+    }
+
+    /// Replaces the tracks that `publisher` has in the pipeline. Whoever is affected is offered.
+    fn set_sources(
+        &mut self,
+        now: Instant,
+        publisher: EndpointKey,
+        pipeline: PipelineKey,
+        tracks: Vec<SourceTrack>,
+    ) {
+        let Some(hosted) = &mut self.pipelines[pipeline] else { return };
+        let sources = &mut hosted.pipeline.sources;
+        let publications = |tracks: &mut dyn Iterator<Item = &SourceTrack>| {
+            tracks.map(|track| track.publication).collect::<Vec<_>>()
+        };
+        let own = |source: &&Source| source.publisher == publisher;
+        let before = publications(&mut sources.iter().filter(own).map(|source| &source.track));
+        let after = publications(&mut tracks.iter());
+        sources.retain(|source| source.publisher != publisher);
+        sources.extend(tracks.into_iter().map(|track| Source { publisher, track }));
+        if before == after {
+            return;
+        }
+        let others: Vec<_> = hosted.pipeline.members.iter().copied().filter(|key| *key != publisher).collect();
+        for key in others {
+            self.want_offer(now, key);
+        }
+    }
+
+    /// Notes that an endpoint may have something to be offered, and offers when that is due.
+    fn want_offer(&mut self, now: Instant, key: EndpointKey) {
+        if let Some(member) = &mut self.members[key] {
+            member.endpoint.negotiation().want_offer();
+            self.offer_if_due(now, key);
+            self.schedule_endpoint(now, key);
+        }
+    }
+
+    fn offer_if_due(&mut self, now: Instant, key: EndpointKey) {
+        let Some(member) = &mut self.members[key] else { return };
+        if member.endpoint.is_closed() || !member.endpoint.negotiation().is_offer_due(now) {
+            return;
+        }
+        let id = member.endpoint.id;
+        let made = self.fenced(now, id, |endpoint, pipeline, host, _| {
+            let wanted = pipeline.wanted_by(key);
+            let made = endpoint.make_offer(now, &wanted, host, &mut pipeline.session);
+            for (subscription, line) in endpoint.subscriptions() {
+                pipeline.set_route(Route { subscription, endpoint: key, line });
+            }
+            Ok(made)
+        });
+        let Ok(Some(made)) = made else { return };
+        let (revision, sdp, tracks) = (made.revision, made.sdp, made.tracks);
+        self.emit(MediaEvent::Offer { endpoint_id: id, revision, sdp, tracks });
+        let announced = &self.announced;
+        let candidates =
+            self.members[key].as_mut().and_then(|member| member.endpoint.take_candidates(announced));
+        if let Some(candidates) = candidates {
+            self.emit(MediaEvent::Candidates { endpoint_id: id, candidates });
+        }
+    }
+
+    fn candidates(&mut self, now: Instant, id: EndpointId, candidates: &[Candidate]) -> Result<(), MediaError> {
+        self.fenced(now, id, |endpoint, _, _, _| endpoint.add_candidates(candidates))
+    }
+
+    fn set_muted(
+        &mut self,
+        now: Instant,
+        id: EndpointId,
+        track: TrackId,
+        muted: bool,
+    ) -> Result<Track, MediaError> {
+        self.fenced(now, id, |endpoint, pipeline, _, _| {
+            endpoint.set_muted(now, track, muted, &mut pipeline.session)
+        })
+    }
+
+    fn close_endpoint(&mut self, now: Instant, id: EndpointId) -> Result<(), MediaError> {
+        let key = self.by_id.get(&id).copied().ok_or(MediaError::EndpointGone)?;
+        self.remove(now, key, true);
+        Ok(())
+    }
+
+    fn close_pipeline(&mut self, now: Instant, id: PipelineId) {
+        let Some(hosted) = self.pipeline_by_id.get(&id).and_then(|key| self.pipelines[*key].as_ref()) else {
+            return;
+        };
+        for key in hosted.pipeline.members.clone() {
+            self.remove(now, key, true);
+        }
+    }
+
+    /// Ends everything.
+    pub fn close(&mut self, now: Instant) {
+        for key in 0..self.members.len() {
+            self.remove(now, key, true);
+        }
+    }
+
+    /// Takes an endpoint out of all tables.
+    fn remove(&mut self, now: Instant, key: EndpointKey, farewell: bool) {
+        let Some(mut member) = self.members.get_mut(key).and_then(Option::take) else { return };
+        self.free_members.push(key);
+        let endpoint = &mut member.endpoint;
+        self.by_id.remove(&endpoint.id);
+        for fragment in endpoint.fragments() {
+            self.demux.forget_fragment(fragment);
+        }
+        for path in endpoint.paths() {
+            self.demux.forget_path(*path, key);
+        }
+        if farewell {
+            let mut effects = Effects::default();
+            let closed = catch_unwind(AssertUnwindSafe(|| endpoint.close(now, &mut effects)));
+            if closed.is_ok() {
+                self.transmits.append(&mut effects.transmits);
+            }
+        }
+        let pipeline = member.pipeline;
+        let Some(hosted) = &mut self.pipelines[pipeline] else { return };
+        for (subscription, _) in endpoint.subscriptions() {
+            hosted.pipeline.session.unsubscribe(subscription);
+        }
+        let sources = hosted.pipeline.sources.iter().filter(|source| source.publisher == key);
+        for publication in sources.map(|source| source.track.publication).collect::<Vec<_>>() {
+            hosted.pipeline.session.unpublish(publication);
+        }
+        hosted.pipeline.members.retain(|other| *other != key);
+        if hosted.pipeline.members.is_empty() {
+            let id = hosted.pipeline.id;
+            // Its drops stay in the totals.
+            self.stats.drops += hosted.pipeline.session.counters().drops();
+            self.pipeline_by_id.remove(&id);
+            self.pipelines[pipeline] = None;
+            self.free_pipelines.push(pipeline);
+        } else {
+            self.set_sources(now, key, pipeline, Vec::new());
+        }
+    }
+
+    /// Takes one datagram.
+    pub fn handle_datagram(&mut self, now: Instant, path: Path, datagram: &[u8]) {
+        self.stats.packets_in += 1;
+        self.stats.bytes_in += datagram.len() as u64;
+        let Some(key) = self.demux.endpoint(path, datagram) else {
+            self.stats.drops += 1;
+            return;
+        };
+        let Some(id) = self.members[key].as_ref().map(|member| member.endpoint.id) else { return };
+        let _: Result<(), _> = self.fenced(now, id, |endpoint, pipeline, host, effects| {
+            endpoint.handle_datagram(now, path, datagram, host.identity, &mut pipeline.session, effects);
+            Ok(())
+        });
+    }
+
+    /// Runs `call` on an endpoint and carries out its effects. A panic closes the endpoint.
+    fn fenced<T>(
+        &mut self,
+        now: Instant,
+        id: EndpointId,
+        call: impl FnOnce(&mut Endpoint, &mut Pipeline, &Host<'_>, &mut Effects) -> Result<T, MediaError>,
+    ) -> Result<T, MediaError> {
+        let key = self.by_id.get(&id).copied().ok_or(MediaError::EndpointGone)?;
+        let member = self.members[key].as_mut().ok_or(MediaError::EndpointGone)?;
+        let pipeline_key = member.pipeline;
+        let hosted = self.pipelines[pipeline_key].as_mut().ok_or(MediaError::EndpointGone)?;
+        let host = Host { identity: &self.identity, announced: &self.announced };
+        let mut effects = Effects::default();
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            call(&mut member.endpoint, &mut hosted.pipeline, &host, &mut effects)
+        }));
+        match result {
+            Ok(result) => {
+                self.carry_out(now, key, pipeline_key, effects);
+                result
+            }
+            Err(_) => {
+                self.fault(now, key);
+                Err(MediaError::EndpointGone)
+            }
+        }
+    }
+
+    fn fault(&mut self, now: Instant, key: EndpointKey) {
+        let Some(member) = &self.members[key] else { return };
+        let endpoint_id = member.endpoint.id;
+        tracing::error!(%endpoint_id, "an endpoint panicked and is closed");
+        self.remove(now, key, false);
+        self.emit(MediaEvent::State { endpoint_id, state: ConnectionState::Closed(CloseCause::Fault) });
+    }
+
+    fn carry_out(&mut self, now: Instant, key: EndpointKey, pipeline: PipelineKey, mut effects: Effects) {
+        self.stats.drops += effects.drops;
+        self.transmits.append(&mut effects.transmits);
+        for path in effects.forgotten {
+            self.demux.forget_path(path, key);
+        }
+        for path in effects.bound {
+            self.demux.bind_path(path, key);
+        }
+        for received in effects.received {
+            self.forward(now, pipeline, received);
+        }
+        self.drain_outputs(now, pipeline, None);
+        for state in effects.states {
+            let Some(member) = &self.members[key] else { break };
+            let endpoint_id = member.endpoint.id;
+            if matches!(state, ConnectionState::Closed(_)) {
+                self.remove(now, key, true);
+            }
+            self.emit(MediaEvent::State { endpoint_id, state });
+        }
+        self.schedule_endpoint(now, key);
+        self.schedule_pipeline(now, pipeline);
+    }
+
+    fn forward(&mut self, now: Instant, key: PipelineKey, received: Received) {
+        let Some(hosted) = &mut self.pipelines[key] else { return };
+        match received {
+            Received::Packet { publication, packet } => {
+                let original = packet.timestamp;
+                hosted.pipeline.session.handle_packet(now, publication, packet);
+                self.drain_outputs(now, key, Some(original));
+            }
+            Received::KeyframeRequest { subscription } => {
+                hosted.pipeline.session.handle_keyframe_request(now, subscription);
+            }
+            Received::SenderReport { publication, ntp, rtp } => {
+                for route in hosted.pipeline.routes_of(publication).collect::<Vec<_>>() {
+                    self.touch(now, route.endpoint, |endpoint, effects| {
+                        endpoint.send_report(route.line, ntp, rtp, effects);
+                    });
+                }
+            }
+        }
+    }
+
+    /// Carries out what the forwarding core decided. `original`: the timestamp of the packet just given
+    /// to it, to which all its packets belong.
+    fn drain_outputs(&mut self, now: Instant, key: PipelineKey, original: Option<sfu::Timestamp>) {
+        loop {
+            let Some(hosted) = &mut self.pipelines[key] else { return };
+            match hosted.pipeline.session.poll_output() {
+                None => return,
+                Some(Output::Forward { subscription, packet }) => {
+                    let Some(route) = hosted.pipeline.route(subscription) else {
+                        self.stats.drops += 1;
+                        continue;
+                    };
+                    let original = original.unwrap_or(packet.timestamp);
+                    self.touch(now, route.endpoint, |endpoint, effects| {
+                        endpoint.send(route.line, &packet, original, effects);
+                    });
+                }
+                Some(Output::RequestKeyframe { publication }) => {
+                    if let Some(publisher) = hosted.pipeline.publisher(publication) {
+                        self.touch(now, publisher, |endpoint, effects| {
+                            endpoint.request_keyframe(publication, effects);
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lets an endpoint send something; it can have no other effect than transmits and drops.
+    fn touch(&mut self, now: Instant, key: EndpointKey, call: impl FnOnce(&mut Endpoint, &mut Effects)) {
+        let Some(member) = self.members.get_mut(key).and_then(Option::as_mut) else { return };
+        let mut effects = Effects { transmits: std::mem::take(&mut self.transmits), ..Effects::default() };
+        let result = catch_unwind(AssertUnwindSafe(|| call(&mut member.endpoint, &mut effects)));
+        self.transmits = effects.transmits;
+        self.stats.drops += effects.drops;
+        if result.is_err() {
+            self.fault(now, key);
+        }
+    }
+
+    /// Does everything that is due.
+    pub fn handle_timeouts(&mut self, now: Instant) {
+        while let Some(Reverse((due, timer))) = self.timers.peek().copied() {
+            if due > now {
+                break;
+            }
+            self.timers.pop();
+            match timer {
+                Timer::Endpoint(key) => {
+                    let Some(member) = self.members.get_mut(key).and_then(Option::as_mut) else { continue };
+                    if member.scheduled != Some(due) {
+                        continue;
+                    }
+                    member.scheduled = None;
+                    let id = member.endpoint.id;
+                    let _: Result<(), _> = self.fenced(now, id, |endpoint, pipeline, _, effects| {
+                        endpoint.handle_timeout(now, &mut pipeline.session, effects);
+                        Ok(())
+                    });
+                    self.offer_if_due(now, key);
+                    self.schedule_endpoint(now, key);
+                }
+                Timer::Pipeline(key) => {
+                    let Some(hosted) = self.pipelines.get_mut(key).and_then(Option::as_mut) else { continue };
+                    if hosted.scheduled != Some(due) {
+                        continue;
+                    }
+                    hosted.scheduled = None;
+                    hosted.pipeline.session.handle_timeout(now);
+                    self.drain_outputs(now, key, None);
+                    self.schedule_pipeline(now, key);
+                }
+            }
+        }
+    }
+
+    /// When there is something to do without being asked.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.peek().map(|Reverse((due, _))| *due)
+    }
+
+    fn schedule_endpoint(&mut self, now: Instant, key: EndpointKey) {
+        let Some(member) = self.members.get_mut(key).and_then(Option::as_mut) else { return };
+        schedule(&mut self.timers, &mut member.scheduled, member.endpoint.poll_timeout(now), Timer::Endpoint(key));
+    }
+
+    fn schedule_pipeline(&mut self, _now: Instant, key: PipelineKey) {
+        let Some(hosted) = self.pipelines.get_mut(key).and_then(Option::as_mut) else { return };
+        let due = hosted.pipeline.session.poll_timeout();
+        schedule(&mut self.timers, &mut hosted.scheduled, due, Timer::Pipeline(key));
+    }
+
+    /// The datagrams to send, in order.
+    pub fn take_transmits(&mut self) -> Vec<Transmit> {
+        std::mem::take(&mut self.transmits)
+    }
+
+    /// Gives back an emptied list, so that its memory is used again.
+    pub fn reuse_transmits(&mut self, mut emptied: Vec<Transmit>) {
+        if self.transmits.is_empty() {
+            emptied.clear();
+            self.transmits = emptied;
+        }
+    }
+
+    /// Counts what the socket did with a datagram.
+    pub fn note_sent(&mut self, bytes: usize, sent: bool) {
+        if sent {
+            self.stats.packets_out += 1;
+            self.stats.bytes_out += bytes as u64;
+        } else {
+            self.stats.drops += 1;
+        }
+    }
+
+    fn emit(&mut self, event: MediaEvent) {
+        self.backlog.push_back(event);
+    }
+
+    /// Hands events to the control plane, as many as it has room for. Returns whether some are left.
+    pub fn flush_events(&mut self) -> bool {
+        while let Some(event) = self.backlog.pop_front() {
+            match self.events.try_send(event) {
+                Ok(()) => {}
+                Err(mpsc::error::TrySendError::Full(event)) => {
+                    self.backlog.push_front(event);
+                    return true;
+                }
+                // Nobody listens any more.
+                Err(mpsc::error::TrySendError::Closed(_)) => self.backlog.clear(),
+            }
+        }
+        false
+    }
+}
+
+/// Enters a timer if it is earlier than what is entered already; a later one is entered when that fires.
+fn schedule(
+    timers: &mut BinaryHeap<Reverse<(Instant, Timer)>>,
+    scheduled: &mut Option<Instant>,
+    due: Option<Instant>,
+    timer: Timer,
+) {
+    if let Some(due) = due
+        && scheduled.is_none_or(|entered| due < entered)
+    {
+        *scheduled = Some(due);
+        timers.push(Reverse((due, timer)));
+    }
+}

@@ -1,0 +1,139 @@
+//! The media plane as the control plane sees it: a handle, commands in, events out.
+//!
+//! ```text
+//!   control plane (tokio) ──MediaPlane──▶ media thread: one UDP socket, all endpoints, sfu core
+//!                         ◀─MediaEvent───
+//! ```
+//!
+//! The media thread owns its socket and its endpoints outright; nothing on the packet path is shared.
+//! Calls are answered by that thread; dropping a returned future abandons the wait, not the call.
+
+mod codecs;
+mod demux;
+mod endpoint;
+mod hub;
+mod negotiation;
+mod pipeline;
+mod plane;
+mod rtp;
+mod sdp;
+mod socket;
+mod thread;
+mod transport;
+
+pub use plane::MediaPlane;
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use common::message::{Answer, Candidate, SubscribedTrack};
+use common::model::{EndpointId, ParticipantId, PipelineId, Track, TrackId};
+
+/// Where the media socket listens and what its candidates say.
+#[derive(Debug, Clone)]
+pub struct MediaConfig {
+    /// One UDP port for all endpoints; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// Addresses to announce in host candidates, with the bound port. Empty: the listen address, or
+    /// every usable interface address when that is unspecified.
+    pub public_addresses: Vec<IpAddr>,
+    /// After the first offer to an endpoint, further server offers are at least this far apart and
+    /// carry everything that changed meanwhile.
+    pub offer_interval: Duration,
+    /// Silence after which an endpoint counts as disconnected.
+    pub disconnected_after: Duration,
+    /// Further silence after which it is closed; an ICE restart within it starts it anew.
+    pub grace: Duration,
+}
+
+/// A new endpoint, before any SDP.
+#[derive(Debug, Clone)]
+pub struct OpenEndpoint {
+    pub endpoint_id: EndpointId,
+    pub pipeline_id: PipelineId,
+    pub participant_id: ParticipantId,
+    pub can_publish: bool,
+    pub can_subscribe: bool,
+    /// The server makes the first offer as soon as there is a track to subscribe to. Otherwise it
+    /// waits for the client's first offer.
+    pub server_offers: bool,
+}
+
+/// What one accepted client offer changed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Negotiated {
+    pub answer: Answer,
+    /// All tracks of the endpoint after this offer.
+    pub tracks: Vec<Track>,
+    pub published: Vec<Track>,
+    pub unpublished: Vec<TrackId>,
+}
+
+/// Why the media plane refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MediaError {
+    #[error("the endpoint is closed")]
+    EndpointGone,
+    #[error("the server's own offer is outstanding")]
+    OfferCollision,
+    #[error("no offer is waiting for this answer")]
+    NoOfferPending,
+    #[error("unacceptable sdp: {0}")]
+    InvalidSdp(String),
+    #[error("unacceptable candidate: {0}")]
+    InvalidCandidate(String),
+    #[error("over the limit: {0}")]
+    LimitExceeded(&'static str),
+    #[error("the endpoint may not publish")]
+    Forbidden,
+    #[error("no such track")]
+    TrackNotFound,
+    #[error("the media thread has ended")]
+    Unavailable,
+}
+
+/// An endpoint's life as its connection sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionState {
+    Connected,
+    /// No consent or media for `disconnected_after`; the grace time runs.
+    Disconnected,
+    /// Over: the peer closed it, the grace time ran out or it failed. The endpoint is gone.
+    Closed(CloseCause),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseCause {
+    /// DTLS close_notify from the client.
+    PeerClosed,
+    GraceExpired,
+    /// DTLS failed, or never completed in time.
+    ConnectFailed,
+    /// The endpoint's own code panicked; only this endpoint ended.
+    Fault,
+}
+
+/// What the media plane reports without being asked.
+#[derive(Debug, Clone, PartialEq)]
+pub enum MediaEvent {
+    /// A server offer to hand to the client. One at a time per endpoint.
+    Offer { endpoint_id: EndpointId, revision: u64, sdp: String, tracks: Vec<SubscribedTrack> },
+    /// The server's candidates; the last one is empty (end-of-candidates).
+    Candidates { endpoint_id: EndpointId, candidates: Vec<Candidate> },
+    State { endpoint_id: EndpointId, state: ConnectionState },
+    /// The client's answer to a server offer stopped these tracks' m-lines: they are no longer
+    /// published. (What a client's own offer unpublishes is in [`Negotiated`].)
+    Unpublished { endpoint_id: EndpointId, tracks: Vec<TrackId> },
+}
+
+/// Counters since start, for the heartbeat and `/metrics`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MediaStats {
+    pub endpoints: u64,
+    pub pipelines: u64,
+    pub packets_in: u64,
+    pub packets_out: u64,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub drops: u64,
+}

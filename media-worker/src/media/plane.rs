@@ -1,0 +1,167 @@
+//! [`MediaPlane`]: the handle through which the rest of the worker reaches the media thread.
+//!
+//! Each call becomes one [`Request`] with a reply slot; the media thread is woken, does it and replies.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use common::message::{Answer, Candidate, Offer};
+use common::model::{EndpointId, PipelineId, Track, TrackId};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{MediaConfig, MediaError, MediaEvent, MediaStats, Negotiated, OpenEndpoint};
+
+/// Requests that wait for the media thread; further callers wait in `await` (backpressure, no loss).
+const REQUEST_QUEUE: usize = 1024;
+/// Events the control plane has not taken yet, before the media thread starts keeping them itself.
+const EVENT_QUEUE: usize = 4096;
+
+pub(super) type Respond<T> = oneshot::Sender<T>;
+
+/// One call on its way to the media thread.
+pub(super) enum Request {
+    Open(OpenEndpoint, Respond<Result<(), MediaError>>),
+    Offer(EndpointId, Offer, Respond<Result<Negotiated, MediaError>>),
+    Answer(EndpointId, Answer, Respond<Result<(), MediaError>>),
+    Candidates(EndpointId, Vec<Candidate>, Respond<Result<(), MediaError>>),
+    SetMuted(EndpointId, TrackId, bool, Respond<Result<Track, MediaError>>),
+    CloseEndpoint(EndpointId, Respond<Result<(), MediaError>>),
+    ClosePipeline(PipelineId, Respond<()>),
+    Stats(Respond<MediaStats>),
+    Shutdown(Respond<()>),
+    /// Makes the endpoint's next packet panic inside its own code, to prove that only it ends.
+    InjectFault(EndpointId, Respond<Result<(), MediaError>>),
+}
+
+struct Inner {
+    requests: mpsc::Sender<Request>,
+    waker: Arc<mio::Waker>,
+    local_addr: SocketAddr,
+    announced: Vec<SocketAddr>,
+}
+
+/// The media plane of one worker. Clones share it; it ends with [`MediaPlane::shutdown`] or with the
+/// last clone.
+#[derive(Clone)]
+pub struct MediaPlane {
+    inner: Arc<Inner>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The thread sees the closed queue only when it looks.
+        let _ = self.waker.wake();
+    }
+}
+
+impl MediaPlane {
+    /// Binds the media socket and starts the media thread.
+    ///
+    /// # Errors
+    /// What binding the socket, listing the interfaces or starting the thread answered.
+    pub fn start(config: MediaConfig) -> io::Result<(MediaPlane, mpsc::Receiver<MediaEvent>)> {
+        let (requests, request_rx) = mpsc::channel(REQUEST_QUEUE);
+        let (events, event_rx) = mpsc::channel(EVENT_QUEUE);
+        let started = super::thread::start(config, request_rx, events)?;
+        let inner = Inner {
+            requests,
+            waker: started.waker,
+            local_addr: started.local_addr,
+            announced: started.announced,
+        };
+        Ok((MediaPlane { inner: Arc::new(inner) }, event_rx))
+    }
+
+    /// The address the media socket is bound to.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.inner.local_addr
+    }
+
+    /// The addresses in the server's candidates.
+    pub fn announced(&self) -> &[SocketAddr] {
+        &self.inner.announced
+    }
+
+    /// Makes an endpoint that waits for SDP.
+    ///
+    /// # Errors
+    /// `LimitExceeded` when the worker is full; `Unavailable`. Idempotent: the same id again is `Ok`.
+    pub async fn open_endpoint(&self, open: OpenEndpoint) -> Result<(), MediaError> {
+        self.call(|respond| Request::Open(open, respond)).await?
+    }
+
+    /// Applies a client's offer. A refused offer leaves the endpoint as it was.
+    ///
+    /// # Errors
+    /// `EndpointGone`, `OfferCollision` (the server's own offer is outstanding, or the revision is not
+    /// the next one), `InvalidSdp`, `LimitExceeded`, `Forbidden`, `Unavailable`.
+    pub async fn offer(&self, endpoint_id: EndpointId, offer: Offer) -> Result<Negotiated, MediaError> {
+        self.call(|respond| Request::Offer(endpoint_id, offer, respond)).await?
+    }
+
+    /// Applies a client's answer to the outstanding server offer.
+    ///
+    /// # Errors
+    /// `EndpointGone`, `NoOfferPending` (none outstanding, or another revision), `InvalidSdp`,
+    /// `LimitExceeded`, `Unavailable`.
+    pub async fn answer(&self, endpoint_id: EndpointId, answer: Answer) -> Result<(), MediaError> {
+        self.call(|respond| Request::Answer(endpoint_id, answer, respond)).await?
+    }
+
+    /// Takes trickled candidates (RFC 8838); before the first offer they are kept, bounded.
+    ///
+    /// # Errors
+    /// `EndpointGone`, `InvalidCandidate` (none of the batch is taken), `LimitExceeded`, `Unavailable`.
+    pub async fn candidates(&self, endpoint_id: EndpointId, candidates: Vec<Candidate>) -> Result<(), MediaError> {
+        self.call(|respond| Request::Candidates(endpoint_id, candidates, respond)).await?
+    }
+
+    /// Stops or resumes the forwarding of one published track; setting what is set changes nothing.
+    ///
+    /// # Errors
+    /// `EndpointGone`, `TrackNotFound`, `Unavailable`.
+    pub async fn set_muted(&self, endpoint_id: EndpointId, track_id: TrackId, muted: bool) -> Result<Track, MediaError> {
+        self.call(|respond| Request::SetMuted(endpoint_id, track_id, muted, respond)).await?
+    }
+
+    /// Ends an endpoint: sends DTLS close_notify, drops its tracks. No `State` event follows.
+    ///
+    /// # Errors
+    /// `EndpointGone` when it is not there (any more), `Unavailable`.
+    pub async fn close_endpoint(&self, endpoint_id: EndpointId) -> Result<(), MediaError> {
+        self.call(|respond| Request::CloseEndpoint(endpoint_id, respond)).await?
+    }
+
+    /// Ends a pipeline and every endpoint in it, as [`MediaPlane::close_endpoint`] does.
+    pub async fn close_pipeline(&self, pipeline_id: PipelineId) {
+        // A thread that has ended has closed everything already.
+        let _ = self.call(|respond| Request::ClosePipeline(pipeline_id, respond)).await;
+    }
+
+    /// The counters since start.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn stats(&self) -> Result<MediaStats, MediaError> {
+        self.call(Request::Stats).await
+    }
+
+    /// Closes everything and ends the media thread. Further calls answer `Unavailable`.
+    pub async fn shutdown(&self) {
+        let _ = self.call(Request::Shutdown).await;
+    }
+
+    /// Test hook: see [`Request::InjectFault`].
+    #[doc(hidden)]
+    pub async fn inject_fault(&self, endpoint_id: EndpointId) -> Result<(), MediaError> {
+        self.call(|respond| Request::InjectFault(endpoint_id, respond)).await?
+    }
+
+    async fn call<T>(&self, request: impl FnOnce(Respond<T>) -> Request) -> Result<T, MediaError> {
+        let (respond, response) = oneshot::channel();
+        self.inner.requests.send(request(respond)).await.map_err(|_| MediaError::Unavailable)?;
+        self.inner.waker.wake().map_err(|_| MediaError::Unavailable)?;
+        response.await.map_err(|_| MediaError::Unavailable)
+    }
+}

@@ -1,0 +1,249 @@
+//! One received stream: which packets are missing, and the receiver report.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use sfu::{Sequence, Timestamp};
+
+use super::rtcp::ReportBlock;
+
+/// A missing packet is asked for again after this long …
+const NACK_INTERVAL: Duration = Duration::from_millis(50);
+/// … and this often, then given up.
+const NACK_TRIES: u8 = 10;
+/// Missing packets that are tracked for one stream; with more, the stream is broken anyway and only a
+/// keyframe helps.
+const MAX_MISSING: usize = 256;
+/// A jump over more than this is a restart of the sender, not a loss.
+const MAX_GAP: i16 = 1000;
+
+#[derive(Debug)]
+struct Missing {
+    sequence: Sequence,
+    due: Instant,
+    tries: u8,
+}
+
+/// Numbers of one received stream (RFC 3550, appendix A).
+#[derive(Debug)]
+pub struct Receiver {
+    ssrc: u32,
+    clock_rate: u32,
+    with_nack: bool,
+    highest: Option<Sequence>,
+    cycles: u32,
+    first_extended: u32,
+    received: u32,
+    missing: VecDeque<Missing>,
+    jitter: f64,
+    last_transit: Option<(Timestamp, Instant)>,
+    reported_expected: u32,
+    reported_received: u32,
+    sender_report: Option<(u32, Instant)>,
+}
+
+impl Receiver {
+    pub fn new(ssrc: u32, clock_rate: u32, with_nack: bool) -> Self {
+        Self {
+            ssrc,
+            clock_rate,
+            with_nack,
+            highest: None,
+            cycles: 0,
+            first_extended: 0,
+            received: 0,
+            missing: VecDeque::new(),
+            jitter: 0.0,
+            last_transit: None,
+            reported_expected: 0,
+            reported_received: 0,
+            sender_report: None,
+        }
+    }
+
+    pub fn ssrc(&self) -> u32 {
+        self.ssrc
+    }
+
+    /// Whether a repaired packet is one that is missing. Others are duplicates: senders also probe the
+    /// bandwidth by repeating packets that arrived.
+    pub fn is_missing(&self, sequence: Sequence) -> bool {
+        self.missing.iter().any(|missing| missing.sequence == sequence)
+    }
+
+    /// Notes a packet, also a repaired one.
+    pub fn handle_packet(&mut self, now: Instant, sequence: Sequence, timestamp: Timestamp) {
+        self.received = self.received.wrapping_add(1);
+        let Some(highest) = self.highest else {
+            self.highest = Some(sequence);
+            self.first_extended = u32::from(sequence.0);
+            self.last_transit = Some((timestamp, now));
+            return;
+        };
+        let ahead = sequence.since(highest);
+        if ahead > 0 {
+            self.note_jitter(now, timestamp);
+            if sequence.0 < highest.0 {
+                self.cycles = self.cycles.wrapping_add(1 << 16);
+            }
+            if ahead > MAX_GAP {
+                self.missing.clear();
+            } else {
+                for step in 1..ahead {
+                    self.note_missing(now, highest.plus(step as u16));
+                }
+            }
+            self.highest = Some(sequence);
+        } else if let Some(at) = self.missing.iter().position(|it| it.sequence == sequence) {
+            self.missing.remove(at);
+        }
+    }
+
+    fn note_missing(&mut self, now: Instant, sequence: Sequence) {
+        if !self.with_nack {
+            return;
+        }
+        if self.missing.len() >= MAX_MISSING {
+            self.missing.pop_front();
+        }
+        self.missing.push_back(Missing { sequence, due: now, tries: 0 });
+    }
+
+    /// RFC 3550, section 6.4.1: interarrival jitter in ticks.
+    fn note_jitter(&mut self, now: Instant, timestamp: Timestamp) {
+        if let Some((last_timestamp, last_at)) = self.last_transit.replace((timestamp, now)) {
+            let elapsed = now.saturating_duration_since(last_at).as_secs_f64() * f64::from(self.clock_rate);
+            let difference = (elapsed - f64::from(timestamp.since(last_timestamp))).abs();
+            // A jump in the sender's clock is not jitter.
+            if difference < f64::from(self.clock_rate) {
+                self.jitter += (difference - self.jitter) / 16.0;
+            }
+        }
+    }
+
+    /// Notes the sender's report, for the round-trip time that the sender computes from ours.
+    pub fn handle_sender_report(&mut self, now: Instant, ntp: u64) {
+        self.sender_report = Some(((ntp >> 16) as u32, now));
+    }
+
+    /// The numbers to ask for now, in ascending order; given-up ones are forgotten.
+    pub fn take_due_nacks(&mut self, now: Instant) -> Vec<Sequence> {
+        let mut due = Vec::new();
+        self.missing.retain_mut(|missing| {
+            if missing.due > now {
+                return true;
+            }
+            if missing.tries >= NACK_TRIES {
+                return false;
+            }
+            missing.tries += 1;
+            missing.due = now + NACK_INTERVAL;
+            due.push(missing.sequence);
+            true
+        });
+        due
+    }
+
+    /// When [`Receiver::take_due_nacks`] has something to say.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.missing.iter().map(|missing| missing.due).min()
+    }
+
+    /// The block for the next receiver report; `None` before the first packet.
+    pub fn report(&mut self, now: Instant) -> Option<ReportBlock> {
+        let highest = self.highest?;
+        let extended_highest = self.cycles.wrapping_add(u32::from(highest.0));
+        let expected = extended_highest.wrapping_sub(self.first_extended).wrapping_add(1);
+        let expected_interval = expected.wrapping_sub(self.reported_expected);
+        let received_interval = self.received.wrapping_sub(self.reported_received);
+        self.reported_expected = expected;
+        self.reported_received = self.received;
+        let lost_interval = expected_interval.saturating_sub(received_interval);
+        let fraction_lost = (u64::from(lost_interval) << 8)
+            .checked_div(u64::from(expected_interval))
+            .map_or(0, |fraction| fraction.min(255) as u8);
+        let (last_sender_report, since_last_sender_report) =
+            self.sender_report.map_or((0, 0), |(middle, at)| {
+                let since = now.saturating_duration_since(at).as_secs_f64() * 65_536.0;
+                (middle, since as u32)
+            });
+        Some(ReportBlock {
+            ssrc: self.ssrc,
+            fraction_lost,
+            total_lost: expected.wrapping_sub(self.received) as i32,
+            extended_highest,
+            jitter: self.jitter as u32,
+            last_sender_report,
+            since_last_sender_report,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn numbers(due: Vec<Sequence>) -> Vec<u16> {
+        due.into_iter().map(|it| it.0).collect()
+    }
+
+    #[test]
+    fn asks_for_what_is_missing_until_it_arrives() {
+        let (mut receiver, now) = (Receiver::new(1, 90_000, true), Instant::now());
+        receiver.handle_packet(now, Sequence(65_534), Timestamp(0));
+        receiver.handle_packet(now, Sequence(1), Timestamp(0));
+        assert_eq!(numbers(receiver.take_due_nacks(now)), [65_535, 0]);
+        assert_eq!(numbers(receiver.take_due_nacks(now)), [0u16; 0], "not again at once");
+        receiver.handle_packet(now, Sequence(65_535), Timestamp(0));
+        let later = receiver.poll_timeout().unwrap();
+        assert_eq!(later, now + NACK_INTERVAL);
+        assert_eq!(numbers(receiver.take_due_nacks(later)), [0]);
+        receiver.handle_packet(later, Sequence(0), Timestamp(0));
+        assert_eq!(receiver.poll_timeout(), None);
+    }
+
+    #[test]
+    fn gives_up_after_a_number_of_tries() {
+        let (mut receiver, mut now) = (Receiver::new(1, 90_000, true), Instant::now());
+        receiver.handle_packet(now, Sequence(1), Timestamp(0));
+        receiver.handle_packet(now, Sequence(3), Timestamp(0));
+        let mut asked = 0;
+        while let Some(due) = receiver.poll_timeout() {
+            now = due;
+            asked += receiver.take_due_nacks(now).len();
+        }
+        assert_eq!(asked, usize::from(NACK_TRIES));
+    }
+
+    #[test]
+    fn reports_loss_across_the_wrap() {
+        let (mut receiver, now) = (Receiver::new(1, 90_000, true), Instant::now());
+        for sequence in [65_534, 65_535, 1, 2] {
+            receiver.handle_packet(now, Sequence(sequence), Timestamp(0));
+        }
+        receiver.handle_sender_report(now, 0x1111_2222_3333_4444);
+        let block = receiver.report(now + Duration::from_secs(1)).unwrap();
+        assert_eq!((block.total_lost, block.fraction_lost), (1, 51), "one of five");
+        assert_eq!(block.extended_highest, 0x1_0002);
+        assert_eq!((block.last_sender_report, block.since_last_sender_report), (0x2222_3333, 65_536));
+        assert_eq!(receiver.report(now).unwrap().fraction_lost, 0, "nothing since");
+    }
+
+    proptest! {
+        #[test]
+        fn any_numbers_stay_within_bounds(
+            packets in proptest::collection::vec((any::<u16>(), any::<u32>(), 0u64..100), 0..300)
+        ) {
+            let (mut receiver, mut now) = (Receiver::new(1, 90_000, true), Instant::now());
+            for (sequence, timestamp, wait) in packets {
+                now += Duration::from_millis(wait);
+                receiver.handle_packet(now, Sequence(sequence), Timestamp(timestamp));
+                prop_assert!(receiver.missing.len() <= MAX_MISSING);
+                prop_assert!(receiver.take_due_nacks(now).len() <= MAX_MISSING);
+                receiver.report(now);
+            }
+        }
+    }
+}
