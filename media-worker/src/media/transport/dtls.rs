@@ -268,7 +268,7 @@ mod tests {
         )
     }
 
-    /// Carries datagrams until nobody has any; what either side saw last.
+    /// Carries datagrams until nobody has any or one has failed; what either side saw last.
     fn run(now: Instant, client: &mut Dtls, server: &mut Dtls) -> (Progress, Progress) {
         let mut seen = (Progress::Nothing, Progress::Nothing);
         loop {
@@ -287,7 +287,7 @@ mod tests {
                     seen.0 = progress;
                 }
             }
-            if !moved {
+            if !moved || seen.0 == Progress::Failed || seen.1 == Progress::Failed {
                 return seen;
             }
         }
@@ -313,7 +313,7 @@ mod tests {
         let (mut client, mut server) = pair(|_| "00:".repeat(31) + "00");
         client.start(now);
         let seen = run(now, &mut client, &mut server);
-        assert_eq!(seen.0, Progress::Failed);
+        assert!(seen.0 == Progress::Failed || seen.1 == Progress::Failed, "{seen:?}");
         assert!(!client.is_connected() && !server.is_connected());
     }
 
