@@ -215,7 +215,7 @@ impl Peer {
     /// engine restarts ICE with the next description, whichever that is, and it keeps the names that it gave to new
     /// m-lines (numbers; the server's own m-lines have other names).
     pub async fn offer(&self, ice_restart: bool) -> Result<(RTCSessionDescription, Value), Failure> {
-        let options = ice_restart.then(|| RTCOfferOptions { ice_restart: true });
+        let options = ice_restart.then_some(RTCOfferOptions { ice_restart: true });
         let offer = self.connection.create_offer(options).await.map_err(failure)?;
         let tracks: Vec<Value> = media_sections(&offer.sdp)
             .iter()

@@ -38,10 +38,10 @@ pub fn media_sections(sdp: &str) -> Vec<MediaSection> {
                     value.split_once(' ').map(|(stream, track)| (stream.to_owned(), track.to_owned()));
             }
             "ssrc" => {
-                if let Some(ssrc) = value.split(' ').next().and_then(|text| text.parse().ok()) {
-                    if !section.ssrcs.contains(&ssrc) {
-                        section.ssrcs.push(ssrc);
-                    }
+                if let Some(ssrc) = value.split(' ').next().and_then(|text| text.parse().ok())
+                    && !section.ssrcs.contains(&ssrc)
+                {
+                    section.ssrcs.push(ssrc);
                 }
             }
             _ => {}
