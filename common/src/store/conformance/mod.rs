@@ -56,7 +56,7 @@ macro_rules! store_conformance {
     ($run:path, $module:ident: $($name:ident),+ $(,)?) => {
         mod $module {
             $(
-                #[tokio::test]
+                #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
                 async fn $name() {
                     $run(|store| async move { $crate::store::conformance::$module::$name(store).await }).await;
                 }

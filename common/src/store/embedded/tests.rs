@@ -8,9 +8,7 @@ async fn run<F: Future<Output = ()>>(test: impl FnOnce(Arc<dyn Store>) -> F) {
 }
 
 mod conforms {
-    use super::run;
-
-    crate::store_conformance!(run);
+    crate::store_conformance!(crate::store::embedded::tests::run);
 }
 
 #[tokio::test]

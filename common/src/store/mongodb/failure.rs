@@ -78,24 +78,28 @@ fn is_history_lost(error: &Error) -> bool {
         || error.contains_label("NonResumableChangeStreamError")
 }
 
-/// An error about the URL itself, whose message may quote it: the credentials in it are blanked.
-pub(super) fn without_credentials(url: &str, error: &Error) -> StoreError {
-    let mut failed = store_error("connect", error);
-    for secret in credentials(url) {
-        failed.message = failed.message.replace(secret, "***");
+/// A failure to connect, whose message may quote the URL: when it holds any part of the credentials it is withheld whole,
+/// as blanking parts of it would show where they were.
+pub(super) fn without_credentials(url: &str, failed: StoreError) -> StoreError {
+    match credentials(url).iter().any(|secret| failed.message.contains(secret)) {
+        true => StoreError::new(
+            failed.kind,
+            "connect: refused (the reason is withheld, it repeats credentials of the URL)",
+        ),
+        false => failed,
     }
-    failed
 }
 
-/// The user information of the URL and its parts, longest first.
+/// Every part of the URL that is, or in a mistyped URL may be, a name or a password.
 fn credentials(url: &str) -> Vec<&str> {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let Some((user_information, _)) = rest.rsplit_once('@') else { return Vec::new() };
-    let mut secrets = vec![user_information];
-    if let Some((user, password)) = user_information.split_once(':') {
-        secrets.extend([password, user]);
-    }
-    secrets.retain(|secret| !secret.is_empty());
-    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    let mut secrets: Vec<&str> = match rest.rsplit_once('@') {
+        Some((user_information, _)) => {
+            user_information.split([':', '/', '@', '?', '&', '=', '%', ',']).collect()
+        }
+        // Without `@` the driver takes `name:password` for `host:port`.
+        None => rest.split([',', '/', '?']).filter_map(|host| Some(host.split_once(':')?.1)).collect(),
+    };
+    secrets.retain(|secret| !secret.is_empty() && secret.parse::<u16>().is_err());
     secrets
 }

@@ -33,7 +33,7 @@ use tokio::task::AbortHandle;
 
 use super::{
     Guarded, Inserted, ResumeToken, SessionFilter, SessionWatch, Store, StoreError, StoreErrorKind,
-    StoreResult, TIMELINE_KEPT,
+    StoreResult, TIMELINE_KEPT, TIMELINE_LIMIT,
 };
 use crate::model::{
     EndpointId, EndpointState, Participant, ParticipantId, Pipeline, PipelineId, Session, SessionId,
@@ -96,8 +96,12 @@ impl MongoStore {
     /// `Internal` when the URL is not one or the credentials are refused, `Unavailable` when no server answers within
     /// [`SELECTION_LIMIT`]. No message repeats the URL's credentials.
     pub async fn connect(url: &str) -> StoreResult<Self> {
-        let parsed = ClientOptions::parse(url).await;
-        let mut options = parsed.map_err(|error| failure::without_credentials(url, &error))?;
+        Self::open(url).await.map_err(|failed| failure::without_credentials(url, failed))
+    }
+
+    async fn open(url: &str) -> StoreResult<Self> {
+        let failed = |error| failure::store_error("connect", &error);
+        let mut options = ClientOptions::parse(url).await.map_err(failed)?;
         options.app_name.get_or_insert_with(|| "switchyard".to_owned());
         options.server_selection_timeout.get_or_insert(SELECTION_LIMIT);
         options.connect_timeout.get_or_insert(CONNECT_LIMIT);
@@ -108,8 +112,7 @@ impl MongoStore {
         options.read_concern = Some(ReadConcern::local());
         options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
         let name = options.default_database.clone().unwrap_or_else(|| DEFAULT_DATABASE.to_owned());
-        let client =
-            Client::with_options(options).map_err(|error| failure::without_credentials(url, &error))?;
+        let client = Client::with_options(options).map_err(failed)?;
 
         let database = client.database(&name);
         ping(&database, OPERATION_LIMIT).await?;
@@ -348,7 +351,7 @@ impl Store for MongoStore {
     }
 
     async fn timeline(&self, session: SessionId) -> StoreResult<Vec<TimelineEntry>> {
-        timeline::of(&self.shared.timeline, session).await
+        timeline::of(&self.shared.timeline, session, TIMELINE_LIMIT).await
     }
 
     fn connected(&self) -> watch_channel::Receiver<bool> {

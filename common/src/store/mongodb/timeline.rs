@@ -8,7 +8,7 @@ use futures::TryStreamExt;
 
 use super::{OPERATION_LIMIT, decode_readable, encode, failure, within};
 use crate::model::{EventId, SessionId, TimelineEntry};
-use crate::store::{StoreError, StoreErrorKind, StoreResult, TIMELINE_LIMIT};
+use crate::store::{StoreError, StoreErrorKind, StoreResult};
 
 pub(super) async fn append(events: &Collection<RawDocumentBuf>, entry: &TimelineEntry) -> StoreResult<()> {
     let mut document = encode(entry)?;
@@ -26,15 +26,18 @@ pub(super) async fn append(events: &Collection<RawDocumentBuf>, entry: &Timeline
     .await
 }
 
+/// The session's last `limit` entries.
 pub(super) async fn of(
     events: &Collection<RawDocumentBuf>,
     session: SessionId,
+    limit: usize,
 ) -> StoreResult<Vec<TimelineEntry>> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let newest = within(OPERATION_LIMIT, "read timeline", async {
         events
             .find(doc! { "session_id": session.to_string() })
             .sort(doc! { "at": -1, "_id": -1 })
-            .limit(TIMELINE_LIMIT as i64)
+            .limit(limit)
             .await?
             .try_collect::<Vec<_>>()
             .await

@@ -16,6 +16,7 @@ use ::mongodb::Collection;
 use ::mongodb::bson::{Document, RawDocument, RawDocumentBuf, doc};
 use ::mongodb::change_stream::ChangeStream;
 use ::mongodb::change_stream::event::ResumeToken as ServerToken;
+use ::mongodb::options::ReadConcern;
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -144,8 +145,17 @@ async fn open_stream(
         "operationType": 1, "ns": 1, "documentKey": 1, "fullDocument": 1,
         "updateDescription.updatedFields.state": 1,
     } };
-    let open =
-        async { sessions.watch().pipeline([wanted]).resume_after(token).await.map(ChangeStream::with_type) };
+    // Change streams accept no other; it is not the collection's.
+    let majority = ReadConcern::majority();
+    let open = async {
+        sessions
+            .watch()
+            .pipeline([wanted])
+            .read_concern(majority)
+            .resume_after(token)
+            .await
+            .map(ChangeStream::with_type)
+    };
     match tokio::time::timeout(OPERATION_LIMIT, open).await {
         Ok(opened) => opened.map_err(|error| failure::watch_error(&error, resuming)),
         Err(_) => Err(StoreError::new(StoreErrorKind::Unavailable, "watch sessions: no answer in time")),

@@ -1,0 +1,255 @@
+//! What is really stored: fields of other versions, indexes, documents that are not ours.
+
+use ::mongodb::bson::{Bson, Document, doc};
+use futures::TryStreamExt;
+
+use super::*;
+use crate::model::EventId;
+use crate::store::conformance::{next_of, participant, pipeline, session, track};
+use crate::store::{SessionChangeKind, StoreErrorKind};
+
+async fn documents(store: &MongoStore, name: &str) -> Vec<Document> {
+    // Through another client: nothing that the store's own client does can colour this.
+    let database = raw_client().await.database(store.shared.database.name());
+    let found = database.collection::<Document>(name).find(doc! {}).sort(doc! { "_id": 1 }).await;
+    found.unwrap().try_collect().await.unwrap()
+}
+
+fn at<'a>(document: &'a Document, path: &str) -> Option<&'a Bson> {
+    let (first, rest) = path.split_once('.').unwrap_or((path, ""));
+    let mut value = document.get(first)?;
+    for name in rest.split('.').filter(|name| !name.is_empty()) {
+        value = match value {
+            Bson::Document(document) => document.get(name)?,
+            Bson::Array(array) => array.get(name.parse::<usize>().ok()?)?,
+            _ => return None,
+        };
+    }
+    Some(value)
+}
+
+#[track_caller]
+fn applied(outcome: StoreResult<Guarded>) {
+    assert!(matches!(outcome.unwrap(), Guarded::Applied(_)));
+}
+
+#[tokio::test]
+async fn fields_of_another_version_survive_every_operation() {
+    with_store(|store| async move {
+        let (session, pipeline) = (session(), pipeline());
+        let mut member = participant("a", &pipeline);
+        member.tracks.push(track());
+        let endpoint = member.endpoint.clone().unwrap().id;
+        store.insert_session(&session).await.unwrap();
+        applied(store.place_pipeline(session.id, 0, &pipeline).await);
+        applied(store.put_participant(session.id, 1, &member).await);
+        applied(store.put_participant(session.id, 1, &participant("b", &pipeline)).await);
+
+        // A newer version writes fields of its own at every level, after we wrote.
+        let future: Vec<&str> = vec![
+            "future",
+            "pipelines.0.future",
+            "participants.0.future",
+            "participants.0.endpoint.future",
+            "participants.0.grants.future",
+            "participants.0.tracks.0.future",
+            "participants.1.future",
+        ];
+        let fields: Document =
+            future.iter().map(|path| ((*path).to_owned(), doc! { "of": "another" }.into())).collect();
+        let sessions = store.shared.database.collection::<Document>("sessions");
+        sessions.update_one(doc! {}, doc! { "$set": fields }).await.unwrap();
+        let check = async |after: &str, gone: &[&str]| {
+            let stored = documents(&store, "sessions").await.remove(0);
+            for path in future.iter().filter(|path| !gone.contains(path)) {
+                assert_eq!(at(&stored, path), Some(&doc! { "of": "another" }.into()), "{path} after {after}");
+            }
+        };
+        check("reading", &[]).await;
+        assert!(store.session(session.id).await.unwrap().is_some(), "unknown fields do not stop reading");
+
+        applied(store.set_endpoint_state(session.id, member.id, endpoint, EndpointState::Connected).await);
+        check("set_endpoint_state", &[]).await;
+        applied(store.set_track_muted(session.id, member.id, member.tracks[0].id, true).await);
+        check("set_track_muted", &[]).await;
+        assert_eq!(
+            store.insert_session(&session).await.unwrap(),
+            Inserted::Existing(Box::new(store.session(session.id).await.unwrap().unwrap(),))
+        );
+        check("a second insert", &[]).await;
+        // What a call replaces by its contract is replaced: tracks, and the endpoint of who rejoins.
+        let mut gone = vec!["participants.0.tracks.0.future"];
+        applied(store.set_tracks(session.id, member.id, endpoint, &member.tracks).await);
+        check("set_tracks", &gone).await;
+        gone.extend(["participants.0.endpoint.future", "participants.0.grants.future"]);
+        applied(store.put_participant(session.id, 1, &member).await);
+        check("put_participant", &gone).await;
+        gone.push("pipelines.0.future");
+        applied(store.drop_pipeline(session.id, 1, pipeline.id).await);
+        check("drop_pipeline", &gone).await;
+        applied(store.remove_participant(session.id, member.id, Some(endpoint)).await);
+        let stored = documents(&store, "sessions").await.remove(0);
+        assert!(at(&stored, "participants.0.future").is_some(), "the other's, after remove_participant");
+        applied(store.place_pipeline(session.id, 2, &crate::store::conformance::pipeline()).await);
+        applied(store.close_session(session.id, UnixMillis(1)).await);
+        let stored = documents(&store, "sessions").await.remove(0);
+        assert!(at(&stored, "future").is_some(), "after close_session");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn fields_of_another_version_survive_in_worker_rows() {
+    with_store(|store| async move {
+        let mut worker = Worker {
+            id: WorkerId::new(),
+            address: "127.0.0.1:1".into(),
+            lease_until: UnixMillis(1),
+            state: WorkerState::Ready,
+            load: WorkerLoad::default(),
+        };
+        store.put_worker(&worker).await.unwrap();
+        let rows = store.shared.database.collection::<Document>("workers");
+        rows.update_one(doc! {}, doc! { "$set": { "zone": "b", "load.gpu": 1 } }).await.unwrap();
+        worker.load.endpoints = 9;
+        assert!(
+            store.renew_worker(worker.id, UnixMillis(2), WorkerState::Draining, worker.load).await.unwrap()
+        );
+        let row = documents(&store, "workers").await.remove(0);
+        assert_eq!((at(&row, "zone"), at(&row, "load.gpu")), (Some(&"b".into()), Some(&1.into())));
+        assert_eq!(at(&row, "load.endpoints"), Some(&9_i64.into()));
+        store.put_worker(&worker).await.unwrap();
+        assert_eq!(at(&documents(&store, "workers").await[0], "zone"), Some(&"b".into()));
+        assert_eq!(store.worker(worker.id).await.unwrap(), Some(worker));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn people_can_read_what_is_stored() {
+    with_store(|store| async move {
+        let (session, pipeline) = (session(), pipeline());
+        store.insert_session(&session).await.unwrap();
+        applied(store.place_pipeline(session.id, 0, &pipeline).await);
+        let stored = documents(&store, "sessions").await.remove(0);
+        assert_eq!(at(&stored, "_id"), Some(&session.id.to_string().into()));
+        assert_eq!(at(&stored, "state"), Some(&"open".into()));
+        assert_eq!(at(&stored, "epoch"), Some(&1_i64.into()));
+        assert_eq!(at(&stored, "pipelines.0._id"), Some(&pipeline.id.to_string().into()));
+        assert_eq!(at(&stored, "previous_worker_id"), Some(&pipeline.worker_id.to_string().into()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_document_that_is_not_ours_hides_no_other() {
+    with_store(|store| async move {
+        let mut watch = store.watch_sessions(None).await.unwrap();
+        let broken = SessionId::new();
+        let sessions = store.shared.database.collection::<Document>("sessions");
+        sessions.insert_one(doc! { "_id": broken.to_string(), "state": 7 }).await.unwrap();
+        sessions.insert_one(doc! { "_id": 42, "state": "open" }).await.unwrap();
+        sessions.insert_one(doc! { "_id": "ses_not-a-uuid", "state": "open" }).await.unwrap();
+        let good = session();
+        store.insert_session(&good).await.unwrap();
+
+        assert_eq!(store.sessions(&SessionFilter::default()).await.unwrap(), [good.clone()]);
+        let refused = store.session(broken).await.unwrap_err();
+        assert_eq!(refused.kind, StoreErrorKind::Internal);
+        assert!(refused.message.contains(&broken.to_string()), "{refused}");
+        let change = next_of(&mut watch).await;
+        assert_eq!(change.kind, SessionChangeKind::Inserted(Box::new(good)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_replaced_document_is_a_change_like_any_other() {
+    with_store(|store| async move {
+        let session = session();
+        store.insert_session(&session).await.unwrap();
+        let mut watch = store.watch_sessions(None).await.unwrap();
+        // As an operator's tool may do it.
+        let sessions = store.shared.database.collection::<Document>("sessions");
+        let mut document = encode(&session).unwrap();
+        document.insert("name", "renamed");
+        sessions.replace_one(doc! {}, document.clone()).await.unwrap();
+        document.insert("state", "closed");
+        sessions.replace_one(doc! {}, document).await.unwrap();
+        assert_eq!(next_of(&mut watch).await.kind, SessionChangeKind::Updated);
+        assert_eq!(next_of(&mut watch).await.kind, SessionChangeKind::Closed);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn indexes_are_made_and_found_again() {
+    with_store(|store| async move {
+        let name = store.shared.database.name().to_owned();
+        MongoStore::connect(&url_of(&name)).await.unwrap();
+        let keys = async |collection: &str| -> Vec<(Document, Option<Duration>)> {
+            let collection = store.shared.database.collection::<Document>(collection);
+            let indexes: Vec<_> = collection.list_indexes().await.unwrap().try_collect().await.unwrap();
+            let expires =
+                |index: &IndexModel| index.options.as_ref().and_then(|options| options.expire_after);
+            indexes.into_iter().map(|index| (index.keys.clone(), expires(&index))).collect()
+        };
+        let sessions = keys("sessions").await;
+        assert!(sessions.contains(&(doc! { "key_id": 1, "_id": 1 }, None)), "{sessions:?}");
+        assert!(sessions.contains(&(doc! { "state": 1, "closed_at": 1 }, None)), "{sessions:?}");
+        let events = keys("events").await;
+        assert!(events.contains(&(doc! { "stored_at": 1 }, Some(TIMELINE_KEPT))), "{events:?}");
+
+        // Another version keeps timelines for another time: its index stays, and we start.
+        let collection = store.shared.database.collection::<Document>("events");
+        collection.drop_index("stored_at_1").await.unwrap();
+        let options = IndexOptions::builder().expire_after(Duration::from_secs(60)).build();
+        let other = IndexModel::builder().keys(doc! { "stored_at": 1 }).options(options).build();
+        collection.create_index(other).await.unwrap();
+        MongoStore::connect(&url_of(&name)).await.unwrap();
+        assert!(keys("events").await.contains(&(doc! { "stored_at": 1 }, Some(Duration::from_secs(60)))));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_timeline_entry_expires_by_when_it_was_stored() {
+    with_store(|store| async move {
+        let entry = TimelineEntry {
+            session_id: SessionId::new(),
+            at: UnixMillis(1),
+            what: "session.created".into(),
+            cause: String::new(),
+            participant_id: None,
+        };
+        store.append_timeline(&entry).await.unwrap();
+        let stored = documents(&store, "events").await.remove(0);
+        assert!(stored.get_str("_id").unwrap().parse::<EventId>().is_ok());
+        let age =
+            UnixMillis(stored.get_datetime("stored_at").unwrap().timestamp_millis()).until(UnixMillis::now());
+        assert!(age < Duration::from_secs(60), "a BSON date of now, not of the entry: {age:?} ago");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_long_timeline_gives_its_end() {
+    with_store(|store| async move {
+        let session_id = SessionId::new();
+        for at in 0..7 {
+            let entry = TimelineEntry {
+                session_id,
+                at: UnixMillis(at),
+                what: "participant.joined".into(),
+                cause: String::new(),
+                participant_id: None,
+            };
+            store.append_timeline(&entry).await.unwrap();
+        }
+        // With a small limit: the servers that tests run on delete a thousand entries one fsync at a time.
+        let newest = timeline::of(&store.shared.timeline, session_id, 3).await.unwrap();
+        assert_eq!(newest.iter().map(|entry| entry.at.0).collect::<Vec<_>>(), [4, 5, 6]);
+        assert_eq!(store.timeline(session_id).await.unwrap().len(), 7);
+    })
+    .await;
+}
