@@ -129,9 +129,11 @@ pub(crate) mod tests {
                     let row = workers.iter().find(|worker| worker.id == id).unwrap();
                     prop_assert!(row.takes_pipelines(NOW));
                     if previous != Some(id) {
-                        prop_assert!(workers.iter().filter(|other| other.takes_pipelines(NOW)).all(|other| {
+                        let mut takers = workers.iter().filter(|other| other.takes_pipelines(NOW));
+                        let is_best = takers.all(|other| {
                             other.load.memory_bytes >= row.load.memory_bytes && previous != Some(other.id)
-                        }));
+                        });
+                        prop_assert!(is_best);
                     }
                 }
             }

@@ -1,0 +1,123 @@
+//! Garbage, a store that is away, and code that panics.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::broker::topology;
+use common::message::{CommandBody, ErrorCode, ReplyBody};
+use common::model::{CommandId, ParticipantId, SessionId};
+use common::store::{Store, StoreErrorKind};
+
+use crate::control::api::{created, dead_letter, join_body, joined};
+use crate::control::faults::{Fault, FaultyStore};
+use crate::control::peer::Peer;
+use crate::control::{System, TestWorker, config, eventually, hasty};
+
+async fn faulty_worker(system: &System) -> (Arc<FaultyStore>, TestWorker) {
+    let store = FaultyStore::over(system.store.clone());
+    let worker = system.worker_with(config(), store.clone()).await;
+    (store, worker)
+}
+
+pub async fn what_is_no_command_is_dead_lettered(system: System) {
+    let (worker, api) = (system.worker().await, system.api().await);
+    let own = topology::worker_queue_name(worker.worker.id());
+    let half_a_command = br#"{"version":1,"command_id":"#.to_vec();
+    for body in [b"\xff\x00 not JSON".to_vec(), half_a_command, b"{}".to_vec()] {
+        let id = CommandId::new().to_string();
+        api.send_raw(&own, &id, body.clone()).await;
+        assert_eq!(dead_letter(&*api.broker, &id).await.body, body);
+    }
+    api.create().await;
+    worker.stop().await;
+}
+
+pub async fn a_command_that_keeps_failing_is_dead_lettered_and_its_sender_told(system: System) {
+    for (kind, code) in [
+        (StoreErrorKind::Internal, ErrorCode::Internal),
+        (StoreErrorKind::Unavailable, ErrorCode::Unavailable),
+    ] {
+        let (store, worker) = faulty_worker(&system).await;
+        let api = system.api().await;
+        let tries = Arc::new(AtomicUsize::new(0));
+        let counted = tries.clone();
+        store.plan(move |operation| {
+            (operation == "insert_session").then(|| {
+                counted.fetch_add(1, Ordering::SeqCst);
+                Fault::Fail(kind)
+            })
+        });
+        let create =
+            |session_id| CommandBody::CreateSession { session_id, name: None, key_id: "k".to_owned() };
+        let poison = api.command(create(SessionId::new()));
+        let refused = api.call_with(topology::WORKERS, &poison).await.unwrap_err();
+        assert_eq!(refused.code, code);
+        assert_eq!(tries.load(Ordering::SeqCst), topology::COMMAND_DELIVERY_LIMIT as usize);
+        let dead = dead_letter(&*api.broker, &poison.command_id.to_string()).await;
+        assert_eq!(dead.body, serde_json::to_vec(&poison).unwrap());
+        store.heal();
+        let session_id = SessionId::new();
+        assert_eq!(created(api.call(topology::WORKERS, create(session_id)).await).id, session_id);
+        assert_eq!(api.replies_so_far(poison.command_id), 1);
+        worker.stop().await;
+    }
+}
+
+pub async fn a_command_outlives_a_short_outage_of_the_store(system: System) {
+    let (store, worker) = faulty_worker(&system).await;
+    let api = system.api().await;
+    let session = api.create().await;
+    // The first try opens the endpoint and cannot store it; the second can.
+    let mut failures = 1;
+    store.plan(move |operation| {
+        let fails = operation == "put_participant" && failures > 0;
+        failures -= i32::from(fails);
+        fails.then_some(Fault::Fail(StoreErrorKind::Unavailable))
+    });
+    let reply = api.join_as(session, ParticipantId::new(), Some(Peer::new().await.offer())).await.unwrap();
+    assert_eq!(reply.joined.participant.tracks.len(), 1);
+    eventually("the endpoint of the failed try is closed", async || {
+        (worker.endpoints().await == 1).then_some(())
+    })
+    .await;
+    assert_eq!(store.session(session).await.unwrap().unwrap().participants.len(), 1);
+    worker.stop().await;
+}
+
+pub async fn an_accepted_offer_is_answered_in_an_outage_and_stored_after_it(system: System) {
+    let store = FaultyStore::over(system.store.clone());
+    let worker = system.worker_with(hasty(), store.clone()).await;
+    let api = system.api().await;
+    let session = api.create().await;
+    let participant = ParticipantId::new();
+    let mut events = api.events(session, participant).await;
+    let target = api.join_as(session, participant, None).await.unwrap().joined.target;
+    store.plan(|operation| (operation == "set_tracks").then_some(Fault::Fail(StoreErrorKind::Unavailable)));
+    let offer = CommandBody::Offer { target, offer: Peer::new().await.offer() };
+    let reply = api.tell(target.worker_id, offer).await.expect("the media plane has accepted it");
+    let ReplyBody::Answered { tracks, .. } = reply else { panic!("not an answer: {reply:?}") };
+    assert!(system.store.session(session).await.unwrap().unwrap().participants[0].tracks.is_empty());
+    store.heal();
+    events.until_kind("track.published").await;
+    assert_eq!(system.store.session(session).await.unwrap().unwrap().participants[0].tracks, tracks);
+    worker.stop().await;
+}
+
+pub async fn a_panic_ends_only_its_command(system: System) {
+    let (store, worker) = faulty_worker(&system).await;
+    let api = system.api().await;
+    let session = api.create().await;
+    store.plan(|operation| (operation == "put_participant").then_some(Fault::Panic));
+    let command = api.command(join_body(session, ParticipantId::new(), None));
+    let refused = api.call_with(&topology::session_queue_name(session), &command).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::Internal);
+    assert!(!refused.message.contains("planned"), "internal text stays inside: {refused}");
+    dead_letter(&*api.broker, &command.command_id.to_string()).await;
+    store.heal();
+    let reply = api
+        .call(&topology::session_queue_name(session), join_body(session, ParticipantId::new(), None))
+        .await;
+    assert!(joined(reply.unwrap()).joined.others.is_empty(), "the panicked join left nobody behind");
+    eventually("nor an endpoint", async || (worker.endpoints().await == 1).then_some(())).await;
+    worker.stop().await;
+}

@@ -1,0 +1,150 @@
+//! Workers that stop, die, or are taken for dead; participants and sessions that nobody ends.
+
+use std::time::Duration;
+
+use common::broker::topology;
+use common::message::{CommandBody, ErrorCode, EventBody, LeaveReason};
+use common::model::{ParticipantId, ParticipantState, SessionState};
+use media_worker::WorkerConfig;
+
+use crate::control::api::join_body;
+use crate::control::{System, eventually, hasty};
+
+pub async fn a_stopped_worker_hands_its_sessions_over(system: System) {
+    let workers = [system.worker().await, system.worker().await];
+    let api = system.api().await;
+    let session = api.create().await;
+    let participant = ParticipantId::new();
+    let mut events = api.events(session, participant).await;
+    let target = api.join_as(session, participant, None).await.unwrap().joined.target;
+    let (stopping, staying): (Vec<_>, Vec<_>) =
+        workers.into_iter().partition(|worker| worker.worker.id() == target.worker_id);
+    for worker in stopping {
+        worker.stop().await;
+    }
+    let seen = events.until_kind("session.interrupted").await;
+    assert_eq!(seen.last(), Some(&EventBody::SessionInterrupted { epoch: target.epoch + 1 }));
+    assert_eq!(system.store.worker(target.worker_id).await.unwrap(), None);
+    let stored = system.store.session(session).await.unwrap().unwrap();
+    assert_eq!(stored.participants[0].state, ParticipantState::Disconnected);
+
+    let again = api.join_as(session, participant, None).await.unwrap().joined;
+    assert_eq!(again.target.worker_id, staying[0].worker.id());
+    assert_eq!(again.target.epoch, target.epoch + 2, "dropped, then placed");
+    assert_eq!(again.participant.id, participant);
+    for worker in staying {
+        worker.stop().await;
+    }
+}
+
+pub async fn a_join_right_after_a_crash_goes_to_the_survivor(system: System) {
+    let workers = [system.worker().await, system.worker().await];
+    let api = system.api().await;
+    let session = api.create().await;
+    let participant = ParticipantId::new();
+    let mut events = api.events(session, participant).await;
+    let target = api.join_as(session, participant, None).await.unwrap().joined.target;
+    let (dead, alive): (Vec<_>, Vec<_>) =
+        workers.into_iter().partition(|worker| worker.worker.id() == target.worker_id);
+    for worker in dead {
+        worker.crash().await;
+    }
+    // Its lease runs for another half minute; its queue is gone, and that tells.
+    let other = api.join(session).await.joined;
+    assert_eq!(other.target.worker_id, alive[0].worker.id());
+    events.until_kind("session.interrupted").await;
+    assert_eq!(other.others[0].state, ParticipantState::Disconnected);
+    for worker in alive {
+        worker.stop().await;
+    }
+}
+
+pub async fn a_dead_workers_sessions_are_interrupted_once_its_lease_ran_out(system: System) {
+    let mut workers = Vec::new();
+    for _ in 0..3 {
+        workers.push(system.worker_with(hasty(), system.store.clone()).await);
+    }
+    let api = system.api().await;
+    let session = api.create().await;
+    let participant = ParticipantId::new();
+    let mut events = api.events(session, participant).await;
+    let target = api.join_as(session, participant, None).await.unwrap().joined.target;
+    let (dead, alive): (Vec<_>, Vec<_>) =
+        workers.into_iter().partition(|worker| worker.worker.id() == target.worker_id);
+    for worker in dead {
+        worker.crash().await;
+    }
+    events.until_kind("session.interrupted").await;
+    eventually("the dead worker's row is removed", async || {
+        system.store.worker(target.worker_id).await.unwrap().is_none().then_some(())
+    })
+    .await;
+    let stored = system.store.session(session).await.unwrap().unwrap();
+    assert_eq!((stored.epoch, stored.pipelines.len()), (target.epoch + 1, 0));
+    api.close(session).await.unwrap();
+    let rest = events.until_kind("session.closed").await;
+    assert!(
+        rest.iter().all(|event| event.kind() != "session.interrupted"),
+        "one of the survivors told: {rest:?}"
+    );
+    for worker in alive {
+        worker.stop().await;
+    }
+}
+
+pub async fn a_worker_declared_dead_starts_anew(system: System) {
+    let worker = system.worker_with(hasty(), system.store.clone()).await;
+    let api = system.api().await;
+    let session = api.create().await;
+    let participant = ParticipantId::new();
+    let mut events = api.events(session, participant).await;
+    let target = api.join_as(session, participant, None).await.unwrap().joined.target;
+    system.store.remove_worker(worker.worker.id()).await.unwrap();
+    events.until_kind("session.interrupted").await;
+    eventually("its row is back", async || system.store.worker(worker.worker.id()).await.unwrap()).await;
+    assert_eq!(worker.endpoints().await, 0);
+    let candidates = CommandBody::Candidates { target, candidates: Vec::new() };
+    assert_eq!(api.tell(target.worker_id, candidates).await.unwrap_err().code, ErrorCode::EndpointGone);
+    let again = api.join_as(session, participant, None).await.unwrap().joined.target;
+    assert_eq!((again.worker_id, again.epoch), (target.worker_id, target.epoch + 2));
+    worker.stop().await;
+}
+
+pub async fn who_does_not_rejoin_and_sessions_that_stay_empty_are_cleared_away(system: System) {
+    let config = || WorkerConfig {
+        rejoin_timeout: Duration::from_millis(800),
+        empty_timeout: Some(Duration::from_millis(800)),
+        ..hasty()
+    };
+    let workers = [
+        system.worker_with(config(), system.store.clone()).await,
+        system.worker_with(config(), system.store.clone()).await,
+    ];
+    let api = system.api().await;
+    let session = api.create().await;
+    let participant = ParticipantId::new();
+    let mut events = api.events(session, participant).await;
+    let target = api.join_as(session, participant, None).await.unwrap().joined.target;
+    let (dead, alive): (Vec<_>, Vec<_>) =
+        workers.into_iter().partition(|worker| worker.worker.id() == target.worker_id);
+    for worker in dead {
+        worker.crash().await;
+    }
+    let seen = events.until_kind("session.closed").await;
+    let ends: Vec<_> =
+        seen.iter().skip_while(|event| event.kind() != "session.interrupted").cloned().collect();
+    let expected = [
+        EventBody::SessionInterrupted { epoch: target.epoch + 1 },
+        EventBody::ParticipantLeft { participant_id: participant, reason: LeaveReason::ConnectionLost },
+        EventBody::SessionClosed {},
+    ];
+    assert_eq!(ends, expected);
+    let stored = system.store.session(session).await.unwrap().unwrap();
+    assert_eq!((stored.state, stored.participants.len()), (SessionState::Closed, 0));
+    let own = topology::worker_queue_name(alive[0].worker.id());
+    let join = join_body(session, participant, None);
+    assert_eq!(api.refusal(&own, join).await, ErrorCode::SessionClosed);
+    for worker in alive {
+        worker.stop().await;
+    }
+}

@@ -1,0 +1,7 @@
+//! What the control plane must do, whatever broker and store are under it.
+
+pub mod faults;
+pub mod life;
+pub mod lost;
+pub mod once;
+pub mod routing;
