@@ -41,5 +41,8 @@ async fn readyz(State(admin): State<Admin>) -> (StatusCode, Json<serde_json::Val
     let store = *admin.store.connected().borrow();
     let word = |up: bool| if up { "ok" } else { "down" };
     let status = if broker && store { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(serde_json::json!({"ready": broker && store, "broker": word(broker), "store": word(store)})))
+    (
+        status,
+        Json(serde_json::json!({"ready": broker && store, "broker": word(broker), "store": word(store)})),
+    )
 }

@@ -47,7 +47,13 @@ pub struct Source {
     public_url: Option<String>,
 
     /// API keys, `id:secret,…`. Without any: loopback only, with a development key
-    #[arg(long, env = "SWITCHYARD_API_KEYS", global = true, value_name = "ID:SECRET,…", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "SWITCHYARD_API_KEYS",
+        global = true,
+        value_name = "ID:SECRET,…",
+        hide_env_values = true
+    )]
     api_keys: Option<String>,
 
     /// Whether anyone may open the demo's rooms without a link [default: true without API keys, else false]
@@ -193,7 +199,7 @@ impl Settings {
             None => StoreUrl::Embedded,
         };
         if role != Role::AllInOne {
-            let why = "`switchyard api` and `switchyard worker` meet outside their processes; an embedded one is not there";
+            let why = "`switchyard api` and `switchyard worker` meet outside their processes; an embedded one is out of reach";
             if broker == BrokerUrl::Embedded {
                 return Err(refuse("broker", format!("set an amqp:// URL: {why}")));
             }
@@ -202,15 +208,20 @@ impl Settings {
             }
         }
         let api_keys = match &source.api_keys {
-            Some(text) => Some(text.parse::<ApiKeys>().map_err(|error| refuse("api_keys", error.to_string()))?),
+            Some(text) => {
+                Some(text.parse::<ApiKeys>().map_err(|error| refuse("api_keys", error.to_string()))?)
+            }
             None => None,
         };
-        let listen = parse_or("listen", source.listen.as_deref(), "an address like 127.0.0.1:8080", DEFAULT_LISTEN)?;
+        let listen =
+            parse_or("listen", source.listen.as_deref(), "an address like 127.0.0.1:8080", DEFAULT_LISTEN)?;
         if role != Role::Worker && api_keys.is_none() {
             if !listen.ip().is_loopback() {
                 return Err(refuse(
                     "listen",
-                    format!("{listen} is reachable from outside, which needs api_keys; without keys only loopback is served"),
+                    format!(
+                        "{listen} is reachable from outside, which needs api_keys; without keys only loopback is served"
+                    ),
                 ));
             }
             if role == Role::Api {
@@ -229,13 +240,15 @@ impl Settings {
             return Err(refuse("media_address", "without api_keys only loopback is served"));
         }
         let default_port = if role == Role::AllInOne { DEFAULT_MEDIA_PORT } else { 0 };
-        let media_port = parse_or("media_port", source.media_port.as_deref(), "a port, 0 to 65535", default_port)?;
+        let media_port =
+            parse_or("media_port", source.media_port.as_deref(), "a port, 0 to 65535", default_port)?;
         let media_port_may_move = source.media_port.is_none();
 
         let mut public_addresses = Vec::new();
         for text in list(source.public_address.as_deref()) {
-            let address: IpAddr =
-                text.parse().map_err(|_| refuse("public_address", format!("{text:?} is not an IP address")))?;
+            let address: IpAddr = text
+                .parse()
+                .map_err(|_| refuse("public_address", format!("{text:?} is not an IP address")))?;
             if address.is_unspecified() {
                 return Err(refuse("public_address", format!("{address} cannot be reached by anyone")));
             }
@@ -254,7 +267,9 @@ impl Settings {
         }
         let demo = parse_or("demo", source.demo.as_deref(), "true or false", api_keys.is_none())?;
         let admin_listen = match source.admin_listen.as_deref() {
-            Some(text) => Some(text.parse().map_err(|_| refuse("admin_listen", format!("{text:?} is not an address like 127.0.0.1:9090")))?),
+            Some(text) => Some(text.parse().map_err(|_| {
+                refuse("admin_listen", format!("{text:?} is not an address like 127.0.0.1:9090"))
+            })?),
             None => None,
         };
         let log = source.log.unwrap_or_else(|| "info".to_owned());
@@ -328,7 +343,10 @@ fn read(path: &Path) -> Result<Source, ConfigError> {
 }
 
 fn parse_or<T: std::str::FromStr>(
-    setting: &'static str, text: Option<&str>, expected: &str, default: T,
+    setting: &'static str,
+    text: Option<&str>,
+    expected: &str,
+    default: T,
 ) -> Result<T, ConfigError> {
     match text {
         Some(text) => text.parse().map_err(|_| refuse(setting, format!("{text:?} is not {expected}"))),
@@ -337,7 +355,10 @@ fn parse_or<T: std::str::FromStr>(
 }
 
 fn seconds(
-    setting: &'static str, text: Option<&str>, range: std::ops::RangeInclusive<u64>, default: u64,
+    setting: &'static str,
+    text: Option<&str>,
+    range: std::ops::RangeInclusive<u64>,
+    default: u64,
 ) -> Result<Duration, ConfigError> {
     let value = parse_or(setting, text, "a whole number of seconds", default)?;
     if !range.contains(&value) {
@@ -422,6 +443,27 @@ mod tests {
         let over = Source { listen: Some("127.0.0.1:3333".into()), ..Source::default() };
         let settings = Settings::load(Role::AllInOne, over, Some(&path)).unwrap();
         assert_eq!((settings.listen.port(), settings.media.port(), settings.demo), (3333, 2222, false));
+    }
+
+    #[test]
+    fn the_sample_file_is_valid_and_shows_every_setting() {
+        let sample = include_str!("../switchyard.sample.toml");
+        let set: String = sample
+            .lines()
+            .filter_map(|line| line.strip_prefix('#'))
+            .filter(|line| !line.starts_with([' ', '#']))
+            .collect::<Vec<_>>()
+            .join("\n");
+        let source: Source = toml::from_str(&set).unwrap();
+        Settings::check(Role::AllInOne, source).unwrap();
+        let command = <Source as Args>::augment_args(clap::Command::new("switchyard"));
+        for argument in command.get_arguments() {
+            let name = argument.get_id().as_str();
+            assert!(
+                set.lines().any(|line| line.starts_with(&format!("{name} = "))),
+                "{name} is not in the sample"
+            );
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use common::store::Store;
 use common::token::ApiKeys;
 use media_worker::{Worker, WorkerConfig};
 use metrics_exporter_prometheus::PrometheusHandle;
-use rest_api::ApiConfig;
+use rest_api::{ApiConfig, IceServer};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -70,7 +70,8 @@ async fn serve(role: Role, settings: Settings, metrics: PrometheusHandle) -> Res
     let admin = match settings.admin_listen {
         Some(address) => {
             let listener = listen(address).await?;
-            let state = admin::Admin { broker: broker.clone(), store: store.clone(), metrics: metrics.clone() };
+            let state =
+                admin::Admin { broker: broker.clone(), store: store.clone(), metrics: metrics.clone() };
             Some(tokio::spawn(admin::serve(state, listener, shutdown.clone())))
         }
         None => None,
@@ -82,7 +83,13 @@ async fn serve(role: Role, settings: Settings, metrics: PrometheusHandle) -> Res
     let mut api = match listener {
         Some(listener) => {
             let config = api_config(&settings, &listener, metrics)?;
-            Some(tokio::spawn(rest_api::serve(config, broker.clone(), store.clone(), listener, shutdown.clone())))
+            Some(tokio::spawn(rest_api::serve(
+                config,
+                broker.clone(),
+                store.clone(),
+                listener,
+                shutdown.clone(),
+            )))
         }
         None => None,
     };
@@ -142,7 +149,9 @@ where
 }
 
 async fn start_worker(
-    settings: &Settings, broker: Arc<dyn Broker>, store: Arc<dyn Store>,
+    settings: &Settings,
+    broker: Arc<dyn Broker>,
+    store: Arc<dyn Store>,
 ) -> Result<Worker, RunError> {
     let mut config = WorkerConfig::default();
     config.lease = settings.lease;
@@ -164,29 +173,46 @@ async fn start_worker(
 }
 
 fn api_config(
-    settings: &Settings, listener: &TcpListener, metrics: PrometheusHandle,
+    settings: &Settings,
+    listener: &TcpListener,
+    metrics: PrometheusHandle,
 ) -> Result<ApiConfig, RunError> {
-    let address = listener.local_addr().map_err(|source| RunError::Listen { address: settings.listen, source })?;
-    let url = settings.public_url.clone().unwrap_or_else(|| format!("http://{}", reachable(address)));
-    println!("switchyard: listening on http://{}", reachable(address));
+    let address =
+        listener.local_addr().map_err(|source| RunError::Listen { address: settings.listen, source })?;
+    let own_url = format!("http://{}", reachable(address));
+    println!("switchyard: listening on {own_url}");
     let dev = settings.api_keys.is_none();
-    let keys = settings.api_keys.clone().unwrap_or_else(ApiKeys::development);
-    if dev {
-        println!("switchyard: no API keys are set: serving on loopback only");
-        println!("switchyard: development key for this run: {}", keys.reveal_first());
-    }
+    let keys = match &settings.api_keys {
+        Some(keys) => keys.clone(),
+        None => development_keys(),
+    };
     if settings.demo {
-        println!("switchyard: open {url}/ in two browser tabs");
+        println!(
+            "switchyard: open {}/ in two browser tabs",
+            settings.public_url.as_ref().unwrap_or(&own_url)
+        );
     }
+    let ice_servers = settings
+        .ice_servers
+        .iter()
+        .map(|url| IceServer { urls: vec![url.clone()], username: None, credential: None })
+        .collect();
     Ok(ApiConfig {
-        public_url: url,
-        keys,
+        public_url: settings.public_url.clone(),
         dev,
         demo: settings.demo,
-        ice_servers: settings.ice_servers.clone(),
-        metrics: Some(metrics),
-        ..ApiConfig::default()
+        ice_servers,
+        metrics: Some(Arc::new(move || metrics.render())),
+        ..ApiConfig::new(keys)
     })
+}
+
+/// A key for this run only, printed so that a developer can call the API with it.
+fn development_keys() -> ApiKeys {
+    let secret = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
+    println!("switchyard: no API keys are set: serving on loopback only");
+    println!("switchyard: development key for this run: devkey:{secret}");
+    ApiKeys::new([("devkey", secret)]).expect("one key with a long secret is valid")
 }
 
 /// An address that a browser on this machine can open.

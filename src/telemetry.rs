@@ -1,17 +1,32 @@
 //! Logs to standard error, metrics to a Prometheus recorder.
 
+use std::io::IsTerminal;
+
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogFormat, Settings};
 
 /// Buckets for everything that is measured in seconds: half a millisecond to ten seconds.
-const SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const SECONDS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// The DTLS library warns about every extension of a browser's ClientHello that it does not know, a dozen
+/// lines for each join. Unless the filter asks for it by name, only its errors are shown.
+fn quieten(filter: EnvFilter, asked: &str) -> EnvFilter {
+    if asked.contains("rtc_dtls") {
+        return filter;
+    }
+    filter.add_directive("rtc_dtls=error".parse().expect("a valid directive"))
+}
 
 /// Installs both for the process; call once.
 pub fn install(settings: &Settings) -> PrometheusHandle {
     let filter = EnvFilter::try_new(&settings.log).unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(quieten(filter, &settings.log))
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     match settings.log_format {
         LogFormat::Text => lines.init(),
         LogFormat::Json => lines.json().flatten_event(true).init(),
