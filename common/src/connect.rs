@@ -6,6 +6,7 @@ use crate::broker::embedded::EmbeddedBroker;
 use crate::broker::rabbitmq::RabbitBroker;
 use crate::broker::{Broker, BrokerResult};
 use crate::store::embedded::EmbeddedStore;
+use crate::store::metered::Metered;
 use crate::store::mongodb::MongoStore;
 use crate::store::{Store, StoreResult};
 
@@ -73,11 +74,11 @@ pub async fn broker(url: &BrokerUrl) -> BrokerResult<Arc<dyn Broker>> {
     }
 }
 
-/// Opens the store and makes its indexes. Fails when it is not reachable now.
+/// Opens the store, counting its calls, and makes its indexes. Fails when it is not reachable now.
 pub async fn store(url: &StoreUrl) -> StoreResult<Arc<dyn Store>> {
     match url {
-        StoreUrl::Embedded => Ok(Arc::new(EmbeddedStore::new())),
-        StoreUrl::Mongo(url) => Ok(Arc::new(MongoStore::connect(url).await?)),
+        StoreUrl::Embedded => Ok(Arc::new(Metered::new(EmbeddedStore::new()))),
+        StoreUrl::Mongo(url) => Ok(Arc::new(Metered::new(MongoStore::connect(url).await?))),
     }
 }
 

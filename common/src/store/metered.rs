@@ -231,3 +231,53 @@ impl<S: Store> Store for Metered<S> {
         measured("ping", self.0.ping(timeout)).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+    use crate::store::conformance::{pipeline, session};
+    use crate::store::embedded::EmbeddedStore;
+
+    pub(super) async fn run<F: Future<Output = ()>>(test: impl FnOnce(Arc<dyn Store>) -> F) {
+        test(Arc::new(Metered::new(EmbeddedStore::new()))).await;
+    }
+
+    mod conforms {
+        crate::store_conformance!(crate::store::metered::tests::run);
+    }
+
+    #[test]
+    fn calls_are_counted_by_what_they_came_to() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        metrics::with_local_recorder(&recorder, || {
+            runtime.block_on(async {
+                let store = Metered::new(EmbeddedStore::new());
+                let (session, pipeline) = (session(), pipeline());
+                store.insert_session(&session).await.unwrap();
+                for epoch in [7, 8, 0] {
+                    store.place_pipeline(session.id, epoch, &pipeline).await.unwrap();
+                }
+                let garbage = ResumeToken(vec![1]);
+                assert!(store.watch_sessions(Some(&garbage)).await.is_err());
+                tokio::task::yield_now().await;
+            });
+        });
+        let page = handle.render();
+        for line in [
+            r#"switchyard_store_operations_total{operation="insert_session",outcome="ok"} 1"#,
+            r#"switchyard_store_operations_total{operation="place_pipeline",outcome="ok"} 1"#,
+            r#"switchyard_store_operations_total{operation="place_pipeline",outcome="refused"} 2"#,
+            r#"switchyard_store_operations_total{operation="watch_sessions",outcome="history_lost"} 1"#,
+            r#"switchyard_store_operation_seconds_count{operation="place_pipeline"} 3"#,
+            "switchyard_store_connected 1",
+        ] {
+            assert!(page.contains(line), "{line} is not in\n{page}");
+        }
+    }
+}

@@ -173,8 +173,6 @@ async fn make_indexes(database: &Database) -> StoreResult<()> {
         });
         made.await?;
     }
-    // A change stream on a collection that does not exist yet works, but creating it beforehand keeps the first watch
-    // and the first insert from racing over who does it. `create_indexes` above has done so for the other two.
     Ok(())
 }
 
@@ -224,8 +222,11 @@ fn note_unreadable(collection: &'static str, error: &StoreError) {
 }
 
 fn encode<T: serde::Serialize>(value: &T) -> StoreResult<Document> {
-    ::mongodb::bson::serialize_to_document(value)
-        .map_err(|error| StoreError::new(StoreErrorKind::Internal, format!("cannot be stored: {error}")))
+    ::mongodb::bson::serialize_to_document(value).map_err(unstorable)
+}
+
+fn unstorable(error: ::mongodb::bson::error::Error) -> StoreError {
+    StoreError::new(StoreErrorKind::Internal, format!("cannot be stored: {error}"))
 }
 
 #[async_trait]

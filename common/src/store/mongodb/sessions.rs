@@ -8,7 +8,7 @@ use ::mongodb::options::{ReturnDocument, UpdateModifications};
 use futures::TryStreamExt;
 use serde::Serialize;
 
-use super::{OPERATION_LIMIT, decode, decode_readable, encode, failure, within};
+use super::{OPERATION_LIMIT, decode, decode_readable, encode, failure, unstorable, within};
 use crate::model::{
     EndpointId, EndpointState, Participant, ParticipantId, ParticipantState, Pipeline, PipelineId, Session,
     SessionId, SessionState, Track, TrackId,
@@ -25,8 +25,7 @@ const INSERT_TRIES: usize = 3;
 type Sessions = Collection<RawDocumentBuf>;
 
 pub(super) async fn insert(sessions: &Sessions, session: &Session) -> StoreResult<Inserted> {
-    let document = RawDocumentBuf::try_from(&encode(session)?)
-        .map_err(|error| StoreError::new(StoreErrorKind::Internal, format!("cannot be stored: {error}")))?;
+    let document = ::mongodb::bson::serialize_to_raw_document_buf(session).map_err(unstorable)?;
     for _ in 0..INSERT_TRIES {
         let is_new = within(OPERATION_LIMIT, "insert session", async {
             match sessions.insert_one(&document).await {
@@ -244,6 +243,5 @@ fn has_participant(session: SessionId, participant: ParticipantId, mut also: Doc
 
 /// How `serde` writes a value that is one word.
 pub(super) fn text<T: Serialize>(value: &T) -> StoreResult<Bson> {
-    ::mongodb::bson::serialize_to_bson(value)
-        .map_err(|error| StoreError::new(StoreErrorKind::Internal, format!("cannot be stored: {error}")))
+    ::mongodb::bson::serialize_to_bson(value).map_err(unstorable)
 }

@@ -6,16 +6,15 @@ use ::mongodb::Collection;
 use ::mongodb::bson::{DateTime, RawDocumentBuf, doc};
 use futures::TryStreamExt;
 
-use super::{OPERATION_LIMIT, decode_readable, encode, failure, within};
+use super::{OPERATION_LIMIT, decode_readable, encode, failure, unstorable, within};
 use crate::model::{EventId, SessionId, TimelineEntry};
-use crate::store::{StoreError, StoreErrorKind, StoreResult};
+use crate::store::StoreResult;
 
 pub(super) async fn append(events: &Collection<RawDocumentBuf>, entry: &TimelineEntry) -> StoreResult<()> {
     let mut document = encode(entry)?;
     document.insert("_id", EventId::new().to_string());
     document.insert("stored_at", DateTime::now());
-    let document = RawDocumentBuf::try_from(&document)
-        .map_err(|error| StoreError::new(StoreErrorKind::Internal, format!("cannot be stored: {error}")))?;
+    let document = RawDocumentBuf::try_from(&document).map_err(unstorable)?;
     within(OPERATION_LIMIT, "append to timeline", async {
         match events.insert_one(document).await {
             // The id is ours alone: an earlier try of the driver took effect before a crash hid it.

@@ -225,6 +225,6 @@ fn field_text<'a>(document: &'a RawDocument, path: &[&str]) -> Option<&'a str> {
 /// Our token is the server's, as bytes. Bytes that are no document cannot have come from it.
 fn server_token(token: &ResumeToken) -> StoreResult<ServerToken> {
     let parsed = ::mongodb::bson::deserialize_from_slice::<Document>(&token.0);
-    let server = parsed.and_then(|document| ::mongodb::bson::deserialize_from_document(document));
+    let server = parsed.and_then(::mongodb::bson::deserialize_from_document);
     server.map_err(|_| StoreError::new(StoreErrorKind::HistoryLost, "not a token of this store"))
 }

@@ -113,5 +113,5 @@ async fn the_pings_end_with_the_last_handle() {
 
 /// A client of our own, to look at what is really stored.
 async fn raw_client() -> Client {
-    Client::with_options(ClientOptions::parse(&server_url()).await.unwrap()).unwrap()
+    Client::with_options(ClientOptions::parse(server_url()).await.unwrap()).unwrap()
 }

@@ -39,7 +39,7 @@ impl Drop for Relay {
 
 impl Relay {
     async fn start() -> Self {
-        let options = ClientOptions::parse(&server_url()).await.unwrap();
+        let options = ClientOptions::parse(server_url()).await.unwrap();
         let ServerAddress::Tcp { host, port } = options.hosts[0].clone() else {
             panic!("a TCP server is needed")
         };

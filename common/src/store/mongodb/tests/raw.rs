@@ -153,7 +153,7 @@ async fn a_document_that_is_not_ours_hides_no_other() {
         let good = session();
         store.insert_session(&good).await.unwrap();
 
-        assert_eq!(store.sessions(&SessionFilter::default()).await.unwrap(), [good.clone()]);
+        assert_eq!(store.sessions(&SessionFilter::default()).await.unwrap(), std::slice::from_ref(&good));
         let refused = store.session(broken).await.unwrap_err();
         assert_eq!(refused.kind, StoreErrorKind::Internal);
         assert!(refused.message.contains(&broken.to_string()), "{refused}");
