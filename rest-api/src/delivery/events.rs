@@ -1,0 +1,44 @@
+//! One delivery of a user queue as an event for its client.
+
+use common::broker::Delivery;
+use common::message::{Event, EventBody};
+use common::model::{EventId, ParticipantId};
+
+use crate::view::EventView;
+
+/// Whether a stream goes on after an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ends {
+    No,
+    /// The participant itself left or was removed; unless it has joined again since.
+    Left,
+    /// The session is over for good.
+    Closed,
+}
+
+/// An event that was read from the queue and is not confirmed yet.
+pub struct Held {
+    pub id: EventId,
+    pub kind: &'static str,
+    /// What the client gets.
+    pub json: String,
+    pub ends: Ends,
+    pub redelivered: bool,
+    pub delivery: Delivery,
+}
+
+impl Held {
+    /// Reads a delivery; gives it back when it is no event.
+    pub fn read(delivery: Delivery, reader: ParticipantId) -> Result<Self, Delivery> {
+        let Ok(event) = serde_json::from_slice::<Event>(&delivery.message.body) else { return Err(delivery) };
+        let ends = match &event.body {
+            EventBody::SessionClosed {} => Ends::Closed,
+            EventBody::ParticipantLeft { participant_id, .. } if *participant_id == reader => Ends::Left,
+            _ => Ends::No,
+        };
+        let id = event.id;
+        let kind = event.body.kind();
+        let Ok(json) = serde_json::to_string(&EventView::from(event)) else { return Err(delivery) };
+        Ok(Self { id, kind, json, ends, redelivered: delivery.redelivered, delivery })
+    }
+}

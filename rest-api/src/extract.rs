@@ -1,0 +1,202 @@
+//! Extractors whose refusals are problems, and the headers of commands.
+
+use std::time::Duration;
+
+use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use common::model::CommandId;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use crate::error::{ApiError, ApiResult, Code};
+use crate::service::CommandContext;
+use crate::state::ApiState;
+
+/// The longest a request may ask to wait for its result.
+pub const MAX_WAIT: Duration = Duration::from_secs(30);
+
+pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub const PREFER: HeaderName = HeaderName::from_static("prefer");
+pub const COMMAND_ID: HeaderName = HeaderName::from_static("command-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// A JSON body.
+pub struct Json<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<ApiState> for Json<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &ApiState) -> ApiResult<Self> {
+        let body = axum::Json::<T>::from_request(request, state);
+        match tokio::time::timeout(state.config.timings.read_timeout, body).await {
+            Ok(Ok(axum::Json(value))) => Ok(Self(value)),
+            Ok(Err(rejection)) => Err(json_refused(&rejection)),
+            Err(_) => Err(ApiError::invalid("the body did not arrive in time")),
+        }
+    }
+}
+
+fn json_refused(rejection: &JsonRejection) -> ApiError {
+    match rejection {
+        JsonRejection::MissingJsonContentType(_) => {
+            ApiError::new(Code::UnsupportedMediaType, "the body must be application/json")
+        }
+        JsonRejection::BytesRejection(BytesRejection::FailedToBufferBody(error)) if error.status() == 413 => {
+            ApiError::new(Code::BodyTooLarge, "the body is over 512 KiB")
+        }
+        other => ApiError::invalid(other.body_text()),
+    }
+}
+
+/// Parameters of the path.
+pub struct Path<T>(pub T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<ApiState> for Path<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> ApiResult<Self> {
+        axum::extract::Path::from_request_parts(parts, state)
+            .await
+            .map(|axum::extract::Path(value)| Self(value))
+            .map_err(|rejection: PathRejection| ApiError::invalid(rejection.body_text()))
+    }
+}
+
+/// Parameters of the query.
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<ApiState> for Query<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> ApiResult<Self> {
+        axum::extract::Query::from_request_parts(parts, state)
+            .await
+            .map(|axum::extract::Query(value)| Self(value))
+            .map_err(|rejection: QueryRejection| ApiError::invalid(rejection.body_text()))
+    }
+}
+
+/// Gives every changing request its command id and names it in the reply.
+pub async fn identify_command(mut request: Request, next: Next) -> Response {
+    if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
+        return next.run(request).await;
+    }
+    let command_id = match idempotency_key(request.headers()) {
+        Ok(given) => given.unwrap_or_else(CommandId::new),
+        Err(refused) => return refused.into_response(),
+    };
+    request.extensions_mut().insert(command_id);
+    let mut response = next.run(request).await;
+    let value = HeaderValue::try_from(command_id.to_string()).expect("an id is plain ASCII");
+    response.headers_mut().insert(COMMAND_ID, value);
+    response
+}
+
+fn idempotency_key(headers: &HeaderMap) -> ApiResult<Option<CommandId>> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    // The header's draft writes it as a quoted string; both forms are taken.
+    let text = value.to_str().unwrap_or_default().trim_matches('"');
+    text.parse().map(Some).map_err(|error| ApiError::invalid(format!("Idempotency-Key: {error}")))
+}
+
+impl FromRequestParts<ApiState> for CommandContext {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> ApiResult<Self> {
+        let command_id = parts.extensions.get().copied().unwrap_or_else(CommandId::new);
+        let wait = preferred_wait(&parts.headers).unwrap_or(state.config.request_wait).min(MAX_WAIT);
+        Ok(Self { command_id, traceparent: traceparent(&parts.headers), wait })
+    }
+}
+
+/// `Prefer: wait=<seconds>` (RFC 7240, section 4.3). What cannot be read is ignored, as section 2 asks.
+fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
+    headers
+        .get_all(PREFER)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|preference| preference.split(';').next()?.trim().split_once('='))
+        .find(|(name, _)| name.trim().eq_ignore_ascii_case("wait"))
+        .and_then(|(_, seconds)| seconds.trim().trim_matches('"').parse().ok())
+        .map(Duration::from_secs)
+}
+
+/// The request's own `traceparent` when it is one (W3C Trace Context, section 3.2), else a new one.
+fn traceparent(headers: &HeaderMap) -> String {
+    let given = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
+    match given {
+        Some(text) if is_traceparent(text) => text.to_owned(),
+        _ => {
+            let span = Uuid::new_v4().simple().to_string();
+            format!("00-{}-{}-01", Uuid::new_v4().simple(), &span[..16])
+        }
+    }
+}
+
+fn is_traceparent(text: &str) -> bool {
+    let hex = |part: &str, length: usize| {
+        part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let parts: Vec<_> = text.split('-').collect();
+    match parts[..] {
+        [version, trace, parent, flags] => {
+            hex(version, 2)
+                && version != "ff"
+                && hex(trace, 32)
+                && hex(parent, 16)
+                && hex(flags, 2)
+                && trace.bytes().any(|byte| byte != b'0')
+                && parent.bytes().any(|byte| byte != b'0')
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: HeaderName, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(name, HeaderValue::from_str(value).unwrap())])
+    }
+
+    #[test]
+    fn prefer_wait_is_read_among_other_preferences() {
+        for (text, expected) in [
+            ("wait=10", Some(10)),
+            ("respond-async, wait=0", Some(0)),
+            ("Wait=\"7\"; x=y", Some(7)),
+            ("wait=soon", None),
+            ("wait", None),
+            ("waiting=3", None),
+            ("wait=-1", None),
+        ] {
+            let wait = preferred_wait(&headers(PREFER, text));
+            assert_eq!(wait, expected.map(Duration::from_secs), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_idempotency_key_is_a_command_id_or_refused() {
+        let id = CommandId::new();
+        assert_eq!(idempotency_key(&headers(IDEMPOTENCY_KEY, &id.to_string())), Ok(Some(id)));
+        assert_eq!(idempotency_key(&headers(IDEMPOTENCY_KEY, &format!("\"{id}\""))), Ok(Some(id)));
+        assert_eq!(idempotency_key(&HeaderMap::new()), Ok(None));
+        assert!(idempotency_key(&headers(IDEMPOTENCY_KEY, "once")).is_err());
+    }
+
+    #[test]
+    fn only_a_well_formed_traceparent_is_carried_on() {
+        let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        assert_eq!(traceparent(&headers(TRACEPARENT, good)), good);
+        for bad in ["", "00-xyz", "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"] {
+            let made = traceparent(&headers(TRACEPARENT, bad));
+            assert!(made != bad && is_traceparent(&made), "{made}");
+        }
+    }
+}

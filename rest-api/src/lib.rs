@@ -1,0 +1,41 @@
+//! The HTTP API: stateless instances between clients and the broker.
+//!
+//! ```text
+//! client ──HTTP──▶ routes ──▶ service ──command──▶ broker ──▶ workers
+//!    ▲                                   replies ◀──reply──────┘  │
+//!    └── poll, SSE, WebSocket ◀── delivery ◀── user queue ◀──events┘
+//! ```
+//!
+//! | part | does |
+//! |---|---|
+//! | [`routes`] | one file per resource: JSON to domain types and back, and the OpenAPI document |
+//! | [`service`] | use cases without HTTP types: permission, command, reply |
+//! | [`delivery`] | user queues to clients, one reader at a time across all instances |
+//! | [`auth`] | API keys and tokens to a [`auth::Caller`], and what it may do |
+//! | [`replies`] | this instance's reply queue |
+//! | [`error`] | every refusal as a problem body with a stable code |
+//! | [`server`] | connections and their limits |
+//!
+//! `docs/API.md` is the contract. Any instance answers any request; what an instance holds (user queues between two
+//! polls) another one gets by asking.
+
+pub mod auth;
+pub mod config;
+pub mod delivery;
+pub mod error;
+mod extract;
+pub mod metrics;
+mod observe;
+mod origin;
+pub mod replies;
+pub mod routes;
+pub mod server;
+pub mod service;
+pub mod state;
+pub mod view;
+
+pub use common::token::ApiKeys;
+pub use config::{ApiConfig, IceServer, RenderMetrics, Timings};
+pub use routes::{openapi, router};
+pub use server::{ServeError, serve};
+pub use state::ApiState;

@@ -1,0 +1,141 @@
+//! The routes, each declared once for the server and for `/openapi.json`.
+
+mod demo;
+mod endpoints;
+mod events;
+mod health;
+mod openapi;
+mod participants;
+mod problems;
+mod sessions;
+mod tracks;
+mod web;
+
+use std::any::Any;
+
+use axum::extract::DefaultBodyLimit;
+use axum::response::{IntoResponse, Response};
+use axum::{Router, middleware};
+use common::model::CommandId;
+use http::{HeaderName, Method, StatusCode, header};
+use serde::Serialize;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{Any as AnyOrigin, CorsLayer};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::error::{ApiError, ApiResult, Code};
+use crate::extract::{COMMAND_ID, IDEMPOTENCY_KEY, PREFER, identify_command};
+use crate::observe::observe;
+use crate::origin::loopback_only;
+use crate::service::{Completed, Outcome};
+use crate::state::ApiState;
+
+pub use openapi::openapi;
+
+/// The largest body, in bytes.
+pub const MAX_BODY: usize = 512 * 1024;
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// Everything that is served.
+pub fn router(state: ApiState) -> Router {
+    let routes: Router<ApiState> = documented().into();
+    routes
+        .merge(web::router())
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn_with_state(state.clone(), loopback_only))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn(observe))
+        .with_state(state)
+}
+
+/// The routes of the OpenAPI document.
+fn documented() -> OpenApiRouter<ApiState> {
+    let v1 = OpenApiRouter::default()
+        .routes(routes!(sessions::create, sessions::list))
+        .routes(routes!(sessions::read, sessions::close))
+        .routes(routes!(sessions::create_link))
+        .routes(routes!(participants::join, participants::list))
+        .routes(routes!(participants::read, participants::leave))
+        .routes(routes!(endpoints::offer))
+        .routes(routes!(endpoints::answer))
+        .routes(routes!(endpoints::candidates))
+        .routes(routes!(tracks::change))
+        .routes(routes!(events::read))
+        .routes(routes!(events::websocket))
+        .layer(middleware::from_fn(identify_command))
+        .layer(cors());
+    let same_origin = OpenApiRouter::default()
+        .routes(routes!(demo::create_link))
+        .layer(middleware::from_fn(identify_command));
+    let operations = OpenApiRouter::default()
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+        .routes(routes!(health::metrics))
+        .routes(routes!(openapi::document));
+    OpenApiRouter::with_openapi(openapi::frame()).merge(v1).merge(same_origin).merge(operations)
+}
+
+/// Web pages of any origin may call `/v1`: tokens are in headers, never in cookies.
+fn cors() -> CorsLayer {
+    CorsLayer::new()
+        .allow_origin(AnyOrigin)
+        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            IDEMPOTENCY_KEY,
+            PREFER,
+            LAST_EVENT_ID,
+            HeaderName::from_static("traceparent"),
+        ])
+        .expose_headers([COMMAND_ID, header::RETRY_AFTER, header::LOCATION])
+        .max_age(std::time::Duration::from_secs(60 * 60))
+}
+
+async fn not_found() -> ApiError {
+    ApiError::new(Code::NotFound, "there is no such route")
+}
+
+async fn method_not_allowed() -> ApiError {
+    ApiError::new(Code::MethodNotAllowed, "this route does not have that method")
+}
+
+fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
+    tracing::error!("a request handler panicked");
+    ApiError::new(Code::Internal, "something went wrong on the server").into_response()
+}
+
+/// A result that is not known yet: it will arrive as the event `command.completed`.
+#[derive(Debug, Serialize, ToSchema)]
+struct Later {
+    command_id: CommandId,
+}
+
+/// A command's outcome as a response.
+struct Replied<T>(Outcome<T>);
+
+impl<T: Completed> IntoResponse for Replied<T> {
+    fn into_response(self) -> Response {
+        match self.0 {
+            Outcome::Done(value) => {
+                let status = StatusCode::from_u16(value.status()).unwrap_or(StatusCode::OK);
+                match value.result() {
+                    serde_json::Value::Null => status.into_response(),
+                    body => private((status, axum::Json(body))),
+                }
+            }
+            Outcome::Later(command_id) => private((StatusCode::ACCEPTED, axum::Json(Later { command_id }))),
+        }
+    }
+}
+
+type ApiReply<T> = ApiResult<Replied<T>>;
+
+/// Replies hold tokens and change all the time: no cache keeps them.
+fn private(response: impl IntoResponse) -> Response {
+    ([(header::CACHE_CONTROL, "no-store")], response).into_response()
+}

@@ -1,0 +1,267 @@
+//! Commands to one endpoint: offer, answer, candidates, mute.
+//!
+//! With a valid `destination` they go straight to the worker's queue and no store is asked; without one the session's
+//! document says where the endpoint lives.
+
+use common::message::{Answer, Candidate, CommandBody, Offer, ReplyBody, Target, TrackDescription};
+use common::model::{EndpointState, ParticipantId, SessionId, Track, TrackId};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::sessions::unexpected;
+use super::{CommandContext, Completed, Nothing, Outcome, Route, open_session, run};
+use crate::auth::{Caller, Role};
+use crate::error::{ApiError, ApiResult, Code};
+use crate::state::ApiState;
+
+/// Candidates in one request at most.
+pub const MAX_CANDIDATES: usize = 100;
+/// Characters of one candidate at most.
+pub const MAX_CANDIDATE_LENGTH: usize = 1_024;
+
+/// The offer of a join.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = JoinOffer)]
+#[serde(deny_unknown_fields)]
+pub struct OfferBody {
+    pub sdp: String,
+    /// m-lines that are sent on and not described here are published with a source by their kind.
+    #[serde(default)]
+    pub tracks: Vec<TrackDescription>,
+}
+
+impl From<OfferBody> for Offer {
+    fn from(offer: OfferBody) -> Self {
+        // The first negotiation of an endpoint has nothing to collide with.
+        Self { sdp: offer.sdp, revision: None, tracks: offer.tracks }
+    }
+}
+
+/// A client's offer.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SendOffer {
+    /// Of the join reply.
+    #[serde(default)]
+    pub destination: Option<String>,
+    pub sdp: String,
+    /// The revision that this offer makes; absent skips the check.
+    #[serde(default)]
+    pub revision: Option<u64>,
+    #[serde(default)]
+    pub tracks: Vec<TrackDescription>,
+}
+
+/// The server's answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OfferAnswer {
+    pub sdp: String,
+    pub revision: u64,
+    /// The participant's own tracks.
+    pub tracks: Vec<Track>,
+}
+
+impl Completed for OfferAnswer {
+    fn status(&self) -> u16 {
+        200
+    }
+
+    fn result(&self) -> serde_json::Value {
+        super::commands::body_of(self)
+    }
+}
+
+/// A client's answer to the server's offer.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SendAnswer {
+    /// Of the join reply.
+    #[serde(default)]
+    pub destination: Option<String>,
+    pub sdp: String,
+    /// Of the offer that it answers.
+    pub revision: u64,
+}
+
+/// A client's candidates (trickle ICE, RFC 8838).
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SendCandidates {
+    /// Of the join reply.
+    #[serde(default)]
+    pub destination: Option<String>,
+    /// One with an empty `candidate` ends them.
+    #[schema(min_items = 1, max_items = 100)]
+    pub candidates: Vec<Candidate>,
+}
+
+/// A change of a track.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeTrack {
+    /// Of the track's publisher.
+    #[serde(default)]
+    pub destination: Option<String>,
+    pub muted: bool,
+}
+
+impl Completed for Track {
+    fn status(&self) -> u16 {
+        200
+    }
+
+    fn result(&self) -> serde_json::Value {
+        super::commands::body_of(self)
+    }
+}
+
+/// Whose endpoint a request is for, from its path.
+#[derive(Debug, Clone, Copy)]
+pub struct Whose {
+    pub session: SessionId,
+    pub participant: ParticipantId,
+}
+
+impl Whose {
+    fn who(self) -> Option<(SessionId, ParticipantId)> {
+        Some((self.session, self.participant))
+    }
+}
+
+/// Negotiates the client's offer.
+pub async fn offer(
+    state: &ApiState,
+    caller: &Caller,
+    context: &CommandContext,
+    whose: Whose,
+    body: SendOffer,
+) -> ApiResult<Outcome<OfferAnswer>> {
+    caller.acts_for(whose.session, whose.participant)?;
+    let target = find(state, caller, whose, body.destination.as_deref()).await?;
+    let offer = Offer { sdp: body.sdp, revision: body.revision, tracks: body.tracks };
+    let command = CommandBody::Offer { target, offer };
+    run(state, context, Route::Worker(target.worker_id), whose.who(), command, |reply| async move {
+        match reply? {
+            ReplyBody::Answered { answer, tracks } => {
+                Ok(OfferAnswer { sdp: answer.sdp, revision: answer.revision, tracks })
+            }
+            other => Err(unexpected(&other)),
+        }
+    })
+    .await
+}
+
+/// Completes the server's offer.
+pub async fn answer(
+    state: &ApiState,
+    caller: &Caller,
+    context: &CommandContext,
+    whose: Whose,
+    body: SendAnswer,
+) -> ApiResult<Outcome<Nothing>> {
+    caller.acts_for(whose.session, whose.participant)?;
+    let target = find(state, caller, whose, body.destination.as_deref()).await?;
+    let answer = Answer { sdp: body.sdp, revision: body.revision };
+    let command = CommandBody::Answer { target, answer };
+    accepted(state, context, whose, target, command).await
+}
+
+/// Hands the client's candidates on.
+pub async fn candidates(
+    state: &ApiState,
+    caller: &Caller,
+    context: &CommandContext,
+    whose: Whose,
+    body: SendCandidates,
+) -> ApiResult<Outcome<Nothing>> {
+    caller.acts_for(whose.session, whose.participant)?;
+    if body.candidates.is_empty() {
+        return Err(ApiError::invalid("candidates is empty; end-of-candidates is one empty candidate"));
+    }
+    if body.candidates.len() > MAX_CANDIDATES {
+        return Err(ApiError::new(Code::LimitExceeded, "at most 100 candidates in one request"));
+    }
+    if body.candidates.iter().any(|candidate| candidate.candidate.len() > MAX_CANDIDATE_LENGTH) {
+        return Err(ApiError::new(Code::LimitExceeded, "a candidate has at most 1024 characters"));
+    }
+    let target = find(state, caller, whose, body.destination.as_deref()).await?;
+    let command = CommandBody::Candidates { target, candidates: body.candidates };
+    accepted(state, context, whose, target, command).await
+}
+
+/// Mutes or unmutes a track: one's own, or as a moderator.
+pub async fn change_track(
+    state: &ApiState,
+    caller: &Caller,
+    context: &CommandContext,
+    whose: Whose,
+    track_id: TrackId,
+    body: ChangeTrack,
+) -> ApiResult<Outcome<Track>> {
+    let role = caller.acts_on(whose.session, whose.participant)?;
+    let target = find(state, caller, whose, body.destination.as_deref()).await?;
+    let by_admin = role != Role::Own;
+    let command = CommandBody::Mute { target, track_id, muted: body.muted, by_admin };
+    run(state, context, Route::Worker(target.worker_id), whose.who(), command, |reply| async move {
+        match reply? {
+            ReplyBody::Muted { track } => Ok(track),
+            other => Err(unexpected(&other)),
+        }
+    })
+    .await
+}
+
+async fn accepted(
+    state: &ApiState,
+    context: &CommandContext,
+    whose: Whose,
+    target: Target,
+    command: CommandBody,
+) -> ApiResult<Outcome<Nothing>> {
+    run(state, context, Route::Worker(target.worker_id), whose.who(), command, |reply| async move {
+        match reply? {
+            ReplyBody::Accepted => Ok(Nothing),
+            other => Err(unexpected(&other)),
+        }
+    })
+    .await
+}
+
+/// Where the endpoint lives.
+///
+/// # Errors
+/// `invalid_request` for a destination that this server did not make for the caller's API key, `forbidden` for one of
+/// another participant; without one what the document says.
+async fn find(
+    state: &ApiState,
+    caller: &Caller,
+    whose: Whose,
+    destination: Option<&str>,
+) -> ApiResult<Target> {
+    let Some(destination) = destination else { return look_up(state, caller, whose).await };
+    let target = state
+        .config
+        .keys
+        .open(destination, caller.key_id())
+        .map_err(|error| ApiError::invalid(error.to_string()))?;
+    if target.session_id != whose.session || target.participant_id != whose.participant {
+        return Err(ApiError::forbidden("the destination is for another participant"));
+    }
+    Ok(target)
+}
+
+async fn look_up(state: &ApiState, caller: &Caller, whose: Whose) -> ApiResult<Target> {
+    let session = open_session(state, caller, whose.session).await?;
+    let participant = session.participant(whose.participant).ok_or_else(ApiError::participant_not_found)?;
+    match &participant.endpoint {
+        Some(endpoint) if endpoint.state != EndpointState::Closed => Ok(Target {
+            session_id: whose.session,
+            participant_id: whose.participant,
+            endpoint_id: endpoint.id,
+            pipeline_id: endpoint.pipeline_id,
+            worker_id: endpoint.worker_id,
+            epoch: session.epoch,
+        }),
+        _ => Err(ApiError::endpoint_gone()),
+    }
+}

@@ -1,0 +1,144 @@
+//! The documents as clients see them: no worker ids, no pipelines, no command ids.
+
+use common::message::{Candidate, Event, EventBody, LeaveReason, SubscribedTrack};
+use common::model::{
+    CommandId, EndpointId, EndpointState, EventId, Participant, ParticipantId, ParticipantState, Session,
+    SessionId, SessionState, Track, TrackId,
+};
+use common::time::UnixMillis;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// A session and everyone in it.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = Session)]
+pub struct SessionView {
+    pub id: SessionId,
+    pub name: Option<String>,
+    pub state: SessionState,
+    pub created_at: UnixMillis,
+    pub participants: Vec<ParticipantView>,
+}
+
+impl From<Session> for SessionView {
+    fn from(session: Session) -> Self {
+        Self {
+            id: session.id,
+            name: session.name,
+            state: session.state,
+            created_at: session.created_at,
+            participants: session.participants.into_iter().map(ParticipantView::from).collect(),
+        }
+    }
+}
+
+/// One member of a session.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = Participant)]
+pub struct ParticipantView {
+    pub id: ParticipantId,
+    pub name: String,
+    pub state: ParticipantState,
+    pub joined_at: UnixMillis,
+    pub tracks: Vec<Track>,
+}
+
+impl From<Participant> for ParticipantView {
+    fn from(participant: Participant) -> Self {
+        Self {
+            id: participant.id,
+            name: participant.name,
+            state: participant.state,
+            joined_at: participant.joined_at,
+            tracks: participant.tracks,
+        }
+    }
+}
+
+/// One event. Delivered at least once and in order; repeats carry the same `id`.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = Event)]
+pub struct EventView {
+    pub id: EventId,
+    pub session_id: SessionId,
+    pub time: UnixMillis,
+    #[serde(flatten)]
+    pub body: EventBodyView,
+}
+
+impl From<Event> for EventView {
+    fn from(event: Event) -> Self {
+        Self { id: event.id, session_id: event.session_id, time: event.time, body: event.body.into() }
+    }
+}
+
+/// What happened, as `{"type": …, "data": {…}}`.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = EventBody)]
+#[serde(tag = "type", content = "data")]
+pub enum EventBodyView {
+    #[serde(rename = "participant.joined")]
+    ParticipantJoined { participant: ParticipantView },
+    #[serde(rename = "participant.left")]
+    ParticipantLeft { participant_id: ParticipantId, reason: LeaveReason },
+    #[serde(rename = "participant.disconnected")]
+    ParticipantDisconnected { participant_id: ParticipantId },
+    #[serde(rename = "track.published")]
+    TrackPublished { participant_id: ParticipantId, track: Track },
+    #[serde(rename = "track.unpublished")]
+    TrackUnpublished { participant_id: ParticipantId, track_id: TrackId },
+    #[serde(rename = "track.muted")]
+    TrackMuted { participant_id: ParticipantId, track_id: TrackId, by_admin: bool },
+    #[serde(rename = "track.unmuted")]
+    TrackUnmuted { participant_id: ParticipantId, track_id: TrackId, by_admin: bool },
+    #[serde(rename = "offer")]
+    Offer { endpoint_id: EndpointId, revision: u64, sdp: String, tracks: Vec<SubscribedTrack> },
+    #[serde(rename = "candidates")]
+    Candidates { endpoint_id: EndpointId, candidates: Vec<Candidate> },
+    #[serde(rename = "endpoint.state")]
+    EndpointState { endpoint_id: EndpointId, state: EndpointState },
+    #[serde(rename = "session.interrupted")]
+    SessionInterrupted { epoch: i64 },
+    #[serde(rename = "session.closed")]
+    SessionClosed {},
+    #[serde(rename = "command.completed")]
+    CommandCompleted { command_id: CommandId, status: u16, result: serde_json::Value },
+}
+
+impl From<EventBody> for EventBodyView {
+    fn from(body: EventBody) -> Self {
+        match body {
+            EventBody::ParticipantJoined { participant } => {
+                Self::ParticipantJoined { participant: participant.into() }
+            }
+            EventBody::ParticipantLeft { participant_id, reason } => {
+                Self::ParticipantLeft { participant_id, reason }
+            }
+            EventBody::ParticipantDisconnected { participant_id } => {
+                Self::ParticipantDisconnected { participant_id }
+            }
+            EventBody::TrackPublished { participant_id, track } => {
+                Self::TrackPublished { participant_id, track }
+            }
+            EventBody::TrackUnpublished { participant_id, track_id } => {
+                Self::TrackUnpublished { participant_id, track_id }
+            }
+            EventBody::TrackMuted { participant_id, track_id, by_admin } => {
+                Self::TrackMuted { participant_id, track_id, by_admin }
+            }
+            EventBody::TrackUnmuted { participant_id, track_id, by_admin } => {
+                Self::TrackUnmuted { participant_id, track_id, by_admin }
+            }
+            EventBody::Offer { endpoint_id, revision, sdp, tracks } => {
+                Self::Offer { endpoint_id, revision, sdp, tracks }
+            }
+            EventBody::Candidates { endpoint_id, candidates } => Self::Candidates { endpoint_id, candidates },
+            EventBody::EndpointState { endpoint_id, state } => Self::EndpointState { endpoint_id, state },
+            EventBody::SessionInterrupted { epoch } => Self::SessionInterrupted { epoch },
+            EventBody::SessionClosed {} => Self::SessionClosed {},
+            EventBody::CommandCompleted { command_id, status, result } => {
+                Self::CommandCompleted { command_id, status, result }
+            }
+        }
+    }
+}

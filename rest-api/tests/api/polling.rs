@@ -1,0 +1,207 @@
+//! Long poll: cursor, limit, waiting, the end of a stream.
+
+use std::time::{Duration, Instant};
+
+use common::message::{EventBody, LeaveReason};
+use common::model::{EventId, ParticipantId};
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+fn numbers(page: &Replied) -> Vec<i64> {
+    assert_eq!(page.status, 200, "{page:?}");
+    page.json["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| event["data"]["epoch"].as_i64().unwrap_or_else(|| panic!("{event}")))
+        .collect()
+}
+
+async fn single_member() -> (System, Api, Worker, Client, Member) {
+    let (system, api, worker, backend) = System::single().await;
+    let session = create_session(&backend).await;
+    let member = join(&backend, session).await;
+    (system, api, worker, backend, member)
+}
+
+#[tokio::test]
+async fn events_stay_until_the_cursor_confirms_them() {
+    let (system, _api, _worker, _backend, member) = single_member().await;
+    let mut ids = Vec::new();
+    for number in 0..5 {
+        ids.push(system.send_number(member.session, member.id, number).await);
+    }
+    let poll = async |query: &str| member.client.get(&member.path(&format!("/events?{query}"))).await;
+    let first = poll("limit=3").await;
+    assert_eq!(numbers(&first), [0, 1, 2]);
+    assert_eq!(first.json["cursor"], ids[2].to_string());
+    assert_eq!(first.json["events"][0]["id"], ids[0].to_string());
+    assert_eq!(numbers(&poll("limit=3").await), [0, 1, 2], "not confirmed: given again");
+    assert_eq!(numbers(&poll(&format!("cursor={}", ids[1])).await), [2, 3, 4]);
+    assert_eq!(
+        numbers(&poll(&format!("cursor={}", ids[0])).await),
+        [2, 3, 4],
+        "an old cursor confirms nothing"
+    );
+    assert_eq!(numbers(&poll(&format!("cursor={}", EventId::new())).await), [2, 3, 4], "nor an unknown one");
+    let last = poll(&format!("cursor={}", ids[4])).await;
+    assert_eq!(last.json, json!({"events": [], "cursor": ids[4]}));
+    assert_eq!(poll("").await.json, json!({"events": [], "cursor": null}));
+}
+
+#[tokio::test]
+async fn a_poll_returns_as_soon_as_there_is_an_event_and_not_before() {
+    let (system, _api, _worker, _backend, member) = single_member().await;
+    let started = Instant::now();
+    let empty = member.client.get(&member.path("/events?wait=1")).await;
+    assert_eq!(empty.json["events"], json!([]));
+    assert!(started.elapsed() >= Duration::from_millis(990));
+    let waiting = tokio::spawn({
+        let (client, path) = (member.client.clone(), member.path("/events?wait=30"));
+        async move { (client.get(&path).await, Instant::now()) }
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!waiting.is_finished());
+    let sent = Instant::now();
+    system.send_number(member.session, member.id, 1).await;
+    let (page, answered) = waiting.await.unwrap();
+    assert_eq!(numbers(&page), [1]);
+    assert!(answered - sent < Duration::from_secs(5), "{:?}", answered - sent);
+}
+
+#[tokio::test]
+async fn a_poll_that_hangs_up_loses_nothing() {
+    let (system, _api, _worker, _backend, member) = single_member().await;
+    for number in 0..20 {
+        let path = member.path("/events?wait=30");
+        let request = member.client.request(reqwest::Method::GET, &path).timeout(Duration::from_millis(3));
+        let (sent, _) = tokio::join!(system.send_number(member.session, member.id, number), request.send());
+        drop(sent);
+    }
+    let page = member.client.get(&member.path("/events?wait=20&limit=500")).await;
+    assert_eq!(numbers(&page), (0..20).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_newer_poll_ends_an_older_one() {
+    let (system, _api, _worker, _backend, member) = single_member().await;
+    let older = tokio::spawn({
+        let (client, path) = (member.client.clone(), member.path("/events?wait=30"));
+        async move { client.get(&path).await }
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let newer = tokio::spawn({
+        let (client, path) = (member.client.clone(), member.path("/events?wait=30"));
+        async move { client.get(&path).await }
+    });
+    let superseded =
+        tokio::time::timeout(Duration::from_secs(5), older).await.expect("ends at once").unwrap();
+    assert_eq!((superseded.status, &superseded.json["events"]), (200, &json!([])));
+    system.send_number(member.session, member.id, 3).await;
+    assert_eq!(numbers(&newer.await.unwrap()), [3]);
+}
+
+#[tokio::test]
+async fn events_are_shown_in_their_public_form() {
+    let (system, _api, _worker, backend, member) = single_member().await;
+    let other = join(&backend, member.session).await;
+    let stored = common::store::Store::session(&*system.store, member.session).await.unwrap().unwrap();
+    let participant = stored.participant(other.id).unwrap().clone();
+    let secret = participant.command_id.to_string();
+    system.send_event(member.session, member.id, EventBody::ParticipantJoined { participant }).await;
+    let page = member.client.get(&member.path("/events?wait=20")).await;
+    let event = &page.json["events"][0];
+    assert_eq!(event["type"], "participant.joined");
+    assert_eq!(event["data"]["participant"]["id"], other.id.to_string());
+    assert_eq!(event["data"]["participant"]["tracks"][0]["source"], "camera");
+    assert!(event["time"].as_i64().unwrap() > 1_700_000_000_000);
+    for internal in [&*secret, "grants", "_id\":\"par", "worker", "pipeline", "command_id"] {
+        let internal_key = internal.trim_end_matches("\":\"par");
+        if internal_key == "_id" {
+            assert!(!page.text.contains("\"_id\""), "{}", page.text);
+        } else {
+            assert!(!page.text.contains(internal), "{internal} in {}", page.text);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_event_is_skipped() {
+    let (system, _api, _worker, _backend, member) = single_member().await;
+    let queue = common::broker::topology::user_queue_name(member.session, member.id);
+    for body in [&b"nonsense"[..], b"{}", b"", b"{\"id\": \"evt_x\"}"] {
+        let message = common::broker::Message { body: body.to_vec(), ..Default::default() };
+        system.broker.send(common::broker::Destination::Queue(&queue), message).await.unwrap();
+    }
+    system.send_number(member.session, member.id, 5).await;
+    assert_eq!(numbers(&member.client.get(&member.path("/events?wait=20")).await), [5]);
+}
+
+#[tokio::test]
+async fn who_left_reads_its_own_leaving_and_then_there_is_nothing() {
+    let (system, _api, _worker, backend, member) = single_member().await;
+    let other = join(&backend, member.session).await;
+    assert_eq!(member.client.delete(&member.path("")).await.status, 204);
+    // What comes after its leaving is none of its business any more.
+    let body = EventBody::ParticipantLeft { participant_id: other.id, reason: LeaveReason::Left };
+    system.send_event(member.session, member.id, body).await;
+    let page = member.client.get(&member.path("/events?wait=20")).await;
+    assert_eq!(page.json["events"].as_array().unwrap().len(), 1);
+    assert_eq!(page.json["events"][0]["type"], "participant.left");
+    assert_eq!(page.json["events"][0]["data"], json!({"participant_id": member.id, "reason": "left"}));
+    let again = member.client.get(&member.path("/events?wait=20")).await;
+    assert_eq!(again.json, page.json, "until it is confirmed");
+    let cursor = page.json["cursor"].as_str().unwrap();
+    let confirmed = member.client.get(&member.path(&format!("/events?wait=20&cursor={cursor}"))).await;
+    assert_eq!((confirmed.status, &confirmed.json["events"]), (200, &json!([])));
+    member.client.get(&member.path("/events?wait=20")).await.is_problem(404, "participant_not_found");
+}
+
+#[tokio::test]
+async fn the_end_of_the_session_is_the_last_event() {
+    let (_system, _api, _worker, backend, member) = single_member().await;
+    assert_eq!(backend.delete(&format!("/v1/sessions/{}", member.session)).await.status, 204);
+    let page = member.client.get(&member.path("/events?wait=20")).await;
+    let last = page.json["events"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!(last["type"], "session.closed");
+    let confirm = format!("/events?cursor={}", last["id"].as_str().unwrap());
+    assert_eq!(member.client.get(&member.path(&confirm)).await.json["events"], Value::Array(Vec::new()));
+    member.client.get(&member.path("/events")).await.is_problem(404, "participant_not_found");
+}
+
+#[tokio::test]
+async fn a_left_over_of_an_earlier_stay_does_not_end_a_new_one() {
+    let (system, _api, _worker, _backend, member) = single_member().await;
+    assert_eq!(member.client.delete(&member.path("")).await.status, 204);
+    let rejoined =
+        member.client.post(&format!("/v1/sessions/{}/participants", member.session), json!({})).await;
+    assert_eq!(rejoined.json["participant"]["id"], member.id.to_string());
+    system.send_number(member.session, member.id, 8).await;
+    assert_eq!(numbers(&member.client.get(&member.path("/events?wait=20")).await), [8]);
+}
+
+#[tokio::test]
+async fn reading_the_end_and_rejoining_before_confirming_it_keeps_the_events() {
+    let (system, _api, _worker, _backend, member) = single_member().await;
+    assert_eq!(member.client.delete(&member.path("")).await.status, 204);
+    let page = member.client.get(&member.path("/events?wait=20")).await;
+    assert_eq!(page.json["events"][0]["type"], "participant.left");
+    let cursor = page.json["cursor"].as_str().unwrap();
+    let path = format!("/v1/sessions/{}/participants", member.session);
+    assert_eq!(member.client.post(&path, json!({})).await.status, 201);
+    system.send_number(member.session, member.id, 9).await;
+    let page = member.client.get(&member.path(&format!("/events?wait=20&cursor={cursor}"))).await;
+    assert_eq!(numbers(&page), [9]);
+}
+
+#[tokio::test]
+async fn who_never_joined_has_no_events() {
+    let (_system, _api, _worker, backend, member) = single_member().await;
+    let nobody = ParticipantId::new();
+    let path = format!("/v1/sessions/{}/participants/{nobody}/events?wait=20", member.session);
+    backend.get(&path).await.is_problem(404, "participant_not_found");
+    let grants = common::token::VideoGrants::join(member.session);
+    let client = backend.with(Auth::Bearer(token(grants, Some(nobody))));
+    client.get(&path).await.is_problem(404, "participant_not_found");
+}

@@ -1,0 +1,262 @@
+//! The worker's side of the protocol: real queues, real documents, no media.
+//!
+//! It answers commands as a worker does as far as the API can tell: it stores, replies, and sends events. A test may
+//! script the next answers.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use common::broker::{Broker, Delivery, Destination, Inbox, InboxOptions, Message, topology};
+use common::message::*;
+use common::model::*;
+use common::store::{Guarded, Inserted, Store};
+use common::time::UnixMillis;
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+/// What a test makes the worker do with one command instead of the usual.
+pub enum Action {
+    Reply(Box<Result<ReplyBody, CommandError>>),
+    /// Takes it and never answers.
+    Ignore,
+    /// Does the usual, but only when this is cancelled.
+    Wait(CancellationToken),
+}
+
+pub struct Worker {
+    pub id: WorkerId,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    id: WorkerId,
+    broker: Arc<dyn Broker>,
+    store: Arc<dyn Store>,
+    scripted: Mutex<VecDeque<Action>>,
+    seen: Mutex<Vec<Command>>,
+    stopped: CancellationToken,
+}
+
+impl Worker {
+    pub async fn start(broker: Arc<dyn Broker>, store: Arc<dyn Store>) -> Self {
+        let id = WorkerId::new();
+        let shared = Arc::new(Shared {
+            id,
+            broker: broker.clone(),
+            store,
+            scripted: Mutex::default(),
+            seen: Mutex::default(),
+            stopped: CancellationToken::new(),
+        });
+        for queue in [topology::workers_queue(), topology::worker_queue(id)] {
+            broker.declare_queue(&queue).await.unwrap();
+            shared.clone().attach(queue.name).await;
+        }
+        Self { id, shared }
+    }
+
+    /// The next command is answered like this.
+    pub fn script(&self, action: Action) {
+        self.shared.scripted.lock().unwrap().push_back(action);
+    }
+
+    pub fn refuse(&self, code: ErrorCode) {
+        self.script(Action::Reply(Box::new(Err(CommandError::new(code, "refused by the test")))));
+    }
+
+    /// Every command so far.
+    pub fn seen(&self) -> Vec<Command> {
+        self.shared.seen.lock().unwrap().clone()
+    }
+
+    /// The worker is gone, with its queue.
+    pub async fn die(self) {
+        self.shared.stopped.cancel();
+        self.shared.broker.delete_queue(&topology::worker_queue_name(self.id)).await.unwrap();
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.shared.stopped.cancel();
+    }
+}
+
+impl Shared {
+    async fn attach(self: Arc<Self>, queue: String) {
+        let options = InboxOptions { prefetch: 64, exclusive: false };
+        let mut inbox = self.broker.open_inbox(&queue, options).await.unwrap();
+        tokio::spawn(async move {
+            loop {
+                let delivery = tokio::select! {
+                    () = self.stopped.cancelled() => return,
+                    delivery = inbox.next() => delivery,
+                };
+                let Some(delivery) = delivery else { return };
+                tokio::spawn(self.clone().handle(delivery));
+            }
+        });
+    }
+
+    async fn handle(self: Arc<Self>, delivery: Delivery) {
+        let command: Command = serde_json::from_slice(&delivery.message.body).unwrap();
+        self.seen.lock().unwrap().push(command.clone());
+        let scripted = self.scripted.lock().unwrap().pop_front();
+        let result = match scripted {
+            Some(Action::Reply(result)) => Some(*result),
+            Some(Action::Ignore) => None,
+            Some(Action::Wait(go)) => {
+                go.cancelled().await;
+                Some(self.perform(&command).await)
+            }
+            None => Some(self.perform(&command).await),
+        };
+        if let Some(result) = result {
+            let reply =
+                Reply { command_id: command.command_id, session_id: None, participant_id: None, result };
+            // An API that is gone has no queue.
+            let _ = self.send(Destination::Queue(&command.reply_to), &reply, &command.command_id).await;
+        }
+        delivery.acknowledge().await.unwrap();
+    }
+
+    async fn perform(self: &Arc<Self>, command: &Command) -> Result<ReplyBody, CommandError> {
+        match &command.body {
+            CommandBody::CreateSession { session_id, name, key_id } => {
+                self.create(command.command_id, *session_id, name.clone(), key_id.clone()).await
+            }
+            CommandBody::CloseSession { session_id } => {
+                self.store.close_session(*session_id, UnixMillis::now()).await.unwrap();
+                self.event(*session_id, EventBody::SessionClosed {}).await;
+                Ok(ReplyBody::SessionClosed)
+            }
+            CommandBody::Join { session_id, participant_id, name, grants, offer, .. } => {
+                self.join(command.command_id, *session_id, *participant_id, name, *grants, offer.as_ref())
+                    .await
+            }
+            CommandBody::Leave { session_id, participant_id, reason } => {
+                self.store.remove_participant(*session_id, *participant_id, None).await.unwrap();
+                let (participant_id, reason) = (*participant_id, *reason);
+                self.event(*session_id, EventBody::ParticipantLeft { participant_id, reason }).await;
+                Ok(ReplyBody::Left)
+            }
+            CommandBody::Offer { offer, .. } => Ok(ReplyBody::Answered {
+                answer: Answer { sdp: format!("answer to {}", offer.sdp), revision: 1 },
+                tracks: Vec::new(),
+            }),
+            CommandBody::Answer { .. } | CommandBody::Candidates { .. } => Ok(ReplyBody::Accepted),
+            CommandBody::Mute { track_id, muted, .. } => {
+                Ok(ReplyBody::Muted { track: Track { muted: *muted, ..track(*track_id) } })
+            }
+        }
+    }
+
+    async fn create(
+        self: &Arc<Self>,
+        command_id: CommandId,
+        id: SessionId,
+        name: Option<String>,
+        key_id: String,
+    ) -> Result<ReplyBody, CommandError> {
+        let session = Session {
+            id,
+            state: SessionState::Open,
+            name,
+            created_at: UnixMillis::now(),
+            closed_at: None,
+            key_id: key_id.clone(),
+            command_id,
+            epoch: 0,
+            pipelines: Vec::new(),
+            participants: Vec::new(),
+            previous_worker_id: None,
+        };
+        let session = match self.store.insert_session(&session).await.unwrap() {
+            Inserted::New => {
+                self.clone().attach(topology::session_queue_name(id)).await;
+                session
+            }
+            Inserted::Existing(existing) if existing.state == SessionState::Closed => {
+                return Err(CommandError::new(ErrorCode::SessionClosed, "closed"));
+            }
+            Inserted::Existing(existing) if existing.key_id != key_id => {
+                return Err(CommandError::new(ErrorCode::SessionConflict, "taken"));
+            }
+            Inserted::Existing(existing) => *existing,
+        };
+        Ok(ReplyBody::SessionCreated { session })
+    }
+
+    async fn join(
+        self: &Arc<Self>,
+        command_id: CommandId,
+        session_id: SessionId,
+        participant_id: ParticipantId,
+        name: &str,
+        grants: Grants,
+        offer: Option<&Offer>,
+    ) -> Result<ReplyBody, CommandError> {
+        let Some(mut session) = self.store.session(session_id).await.unwrap() else {
+            return Err(CommandError::new(ErrorCode::SessionNotFound, "none"));
+        };
+        if session.pipeline().is_none() {
+            let pipeline =
+                Pipeline { id: PipelineId::new(), worker_id: self.id, state: PipelineState::Ready };
+            session = match self.store.place_pipeline(session_id, session.epoch, &pipeline).await.unwrap() {
+                Guarded::Applied(session) | Guarded::Refused(Some(session)) => *session,
+                Guarded::Refused(None) => panic!("the session vanished"),
+            };
+        }
+        let pipeline = session.pipeline().unwrap().clone();
+        let again = session.participant(participant_id).filter(|there| there.command_id == command_id);
+        let participant = again.cloned().unwrap_or_else(|| Participant {
+            id: participant_id,
+            name: name.to_owned(),
+            state: ParticipantState::Joined,
+            grants,
+            joined_at: UnixMillis::now(),
+            command_id,
+            endpoint: Some(Endpoint {
+                id: EndpointId::new(),
+                pipeline_id: pipeline.id,
+                worker_id: pipeline.worker_id,
+                state: EndpointState::New,
+            }),
+            tracks: vec![track(TrackId::new())],
+        });
+        self.store.put_participant(session_id, session.epoch, &participant).await.unwrap();
+        let target = Target {
+            session_id,
+            participant_id,
+            endpoint_id: participant.endpoint.as_ref().unwrap().id,
+            pipeline_id: pipeline.id,
+            worker_id: pipeline.worker_id,
+            epoch: session.epoch,
+        };
+        let others = session.participants.into_iter().filter(|other| other.id != participant_id).collect();
+        let answer = offer.map(|offer| Answer { sdp: format!("answer to {}", offer.sdp), revision: 1 });
+        let joined = Joined { target, participant, others };
+        Ok(ReplyBody::Joined(Box::new(JoinReply { joined, answer })))
+    }
+
+    async fn event(&self, session: SessionId, body: EventBody) {
+        let event = Event::new(session, body);
+        let exchange = topology::session_exchange_name(session);
+        self.send(Destination::Exchange(&exchange), &event, &event.id).await.unwrap();
+    }
+
+    async fn send(
+        &self,
+        to: Destination<'_>,
+        body: &impl Serialize,
+        id: &impl std::fmt::Display,
+    ) -> common::broker::BrokerResult<()> {
+        let message =
+            Message { body: serde_json::to_vec(body).unwrap(), message_id: id.to_string(), ttl: None };
+        self.broker.send(to, message).await
+    }
+}
+
+fn track(id: TrackId) -> Track {
+    Track { id, kind: TrackKind::Video, source: TrackSource::Camera, muted: false, mid: "0".to_owned() }
+}

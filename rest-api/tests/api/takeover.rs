@@ -1,0 +1,229 @@
+//! One reader across instances: no loss, no reorder, supersede, lapse.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::streams::{Sse, close_code, event, open};
+use crate::support::*;
+
+/// Two API instances on one broker, and a participant.
+async fn pair() -> (System, [Api; 2], Worker, Member) {
+    let system = System::new();
+    let worker = system.worker().await;
+    let apis = [system.api().await, system.api().await];
+    let backend = Client::new(&apis[0].url, Auth::Basic(KEY, SECRET));
+    let session = create_session(&backend).await;
+    let member = join(&backend, session).await;
+    (system, apis, worker, member)
+}
+
+/// What a client does with events: drops repeats by id, and remembers the order of the rest.
+#[derive(Default)]
+struct Received {
+    ids: HashSet<String>,
+    numbers: Vec<i64>,
+}
+
+impl Received {
+    fn take(&mut self, events: &Value) {
+        for event in events.as_array().unwrap() {
+            if self.ids.insert(event["id"].as_str().unwrap().to_owned()) {
+                self.numbers.push(event["data"]["epoch"].as_i64().unwrap());
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn alternating_polls_lose_and_reorder_nothing() {
+    const EVENTS: i64 = 5_000;
+    let (system, apis, _worker, member) = pair().await;
+    let (session, participant) = (member.session, member.id);
+    let clients = apis.each_ref().map(|api| member.at(api));
+    let system = std::sync::Arc::new(system);
+    let sending = tokio::spawn({
+        let system = system.clone();
+        async move {
+            for number in 0..EVENTS {
+                system.send_number(session, participant, number).await;
+                // Stay below the queue's length, which a client that does not keep up would lose from.
+                if number % 100 == 0 {
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+            }
+        }
+    });
+    let mut received = Received::default();
+    let mut cursor = String::new();
+    let mut polls = 0;
+    let mut slowest = Duration::ZERO;
+    while received.numbers.len() < EVENTS as usize {
+        let client = &clients[polls % 2];
+        // Small pages make many take-overs, and leave a read backlog behind at each.
+        let query = format!("/events?wait=5&limit={}{cursor}", 1 + polls % 40);
+        let began = Instant::now();
+        let page = client.get(&member.path(&query)).await;
+        slowest = slowest.max(began.elapsed());
+        assert_eq!(page.status, 200, "{page:?}");
+        received.take(&page.json["events"]);
+        // Every third poll forgets to confirm: repeats, and nothing worse.
+        if polls % 3 != 2
+            && let Some(last) = page.json["cursor"].as_str()
+        {
+            cursor = format!("&cursor={last}");
+        }
+        polls += 1;
+    }
+    sending.await.unwrap();
+    println!("{EVENTS} events over {polls} alternating polls, slowest {slowest:?}");
+    assert_eq!(received.numbers, (0..EVENTS).collect::<Vec<_>>());
+    assert!(polls > 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_confirms_on_whichever_instance_it_arrives() {
+    let (system, apis, _worker, member) = pair().await;
+    let [first, second] = apis.each_ref().map(|api| member.at(api));
+    for number in 0..6 {
+        system.send_number(member.session, member.id, number).await;
+    }
+    let page = first.get(&member.path("/events?limit=4")).await;
+    let cursor = page.json["events"][1]["id"].as_str().unwrap();
+    let page = second.get(&member.path(&format!("/events?cursor={cursor}"))).await;
+    let shown: Vec<_> =
+        page.json["events"].as_array().unwrap().iter().map(|event| event["data"]["epoch"].clone()).collect();
+    assert_eq!(shown, [2, 3, 4, 5], "confirmed through the other instance, the rest in order");
+    let cursor = page.json["cursor"].as_str().unwrap();
+    let page = first.get(&member.path(&format!("/events?cursor={cursor}"))).await;
+    assert_eq!(page.json["events"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_event_can_be_confirmed_on_another_instance() {
+    let (_system, apis, _worker, member) = pair().await;
+    let [first, second] = apis.each_ref().map(|api| member.at(api));
+    assert_eq!(first.delete(&member.path("")).await.status, 204);
+    let page = first.get(&member.path("/events?wait=20")).await;
+    assert_eq!(page.json["events"][0]["type"], "participant.left");
+    let cursor = page.json["cursor"].as_str().unwrap();
+    let confirmed = second.get(&member.path(&format!("/events?wait=20&cursor={cursor}"))).await;
+    assert_eq!((confirmed.status, &confirmed.json["events"]), (200, &json!([])));
+    for client in [first, second] {
+        client.get(&member.path("/events")).await.is_problem(404, "participant_not_found");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_reader_on_another_instance_ends_an_older_one() {
+    let (system, apis, _worker, member) = pair().await;
+    let mut first = open(&apis[0], &member).await;
+    let mut second = open(&apis[1], &member).await;
+    assert_eq!(close_code(&mut first).await, 4000);
+    let mut sse = Sse::open(&member.at(&apis[0]), &member.path("/events")).await;
+    assert_eq!(close_code(&mut second).await, 4000);
+    sse.frame().await.unwrap();
+    let poll = tokio::spawn({
+        let (client, path) = (member.at(&apis[1]), member.path("/events?wait=30"));
+        async move { client.get(&path).await }
+    });
+    assert!(sse.event().await.is_none());
+    let mut last = open(&apis[0], &member).await;
+    let superseded =
+        tokio::time::timeout(Duration::from_secs(10), poll).await.expect("ends at once").unwrap();
+    assert_eq!((superseded.status, &superseded.json["events"]), (200, &json!([])));
+    system.send_number(member.session, member.id, 6).await;
+    assert_eq!(event(&mut last).await["data"]["epoch"], 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_move_between_instances_lose_and_reorder_nothing() {
+    let (system, apis, _worker, member) = pair().await;
+    let mut received = Received::default();
+    let mut sent = 0;
+    for round in 0..40 {
+        let mut socket = open(&apis[round % 2], &member).await;
+        for _ in 0..25 {
+            system.send_number(member.session, member.id, sent).await;
+            sent += 1;
+        }
+        // Reads some, acknowledges fewer, and moves on.
+        let mut last = Value::Null;
+        while received.numbers.len() < (round + 1) * 20 {
+            last = event(&mut socket).await;
+            received.take(&json!([last]));
+        }
+        if round % 2 == 0 && !last.is_null() {
+            let ack = json!({"ack": last["id"]}).to_string();
+            futures::SinkExt::send(&mut socket, tokio_tungstenite::tungstenite::Message::text(ack))
+                .await
+                .unwrap();
+        }
+    }
+    let mut socket = open(&apis[0], &member).await;
+    while received.numbers.len() < sent as usize {
+        received.take(&json!([event(&mut socket).await]));
+    }
+    assert_eq!(received.numbers, (0..sent).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_stops_gives_its_queues_back() {
+    let (system, [first, second], _worker, member) = pair().await;
+    for number in 0..3 {
+        system.send_number(member.session, member.id, number).await;
+    }
+    let page = member.at(&first).get(&member.path("/events")).await;
+    let cursor = page.json["events"][0]["id"].as_str().unwrap().to_owned();
+    first.shutdown.cancel();
+    first.ended.await.unwrap().unwrap();
+    // Nobody is left to confirm for: the cursor is found among what comes again.
+    let page = member.at(&second).get(&member.path(&format!("/events?wait=20&cursor={cursor}"))).await;
+    let shown: Vec<_> =
+        page.json["events"].as_array().unwrap().iter().map(|event| event["data"]["epoch"].clone()).collect();
+    assert_eq!(shown, [1, 2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_lease_lapses() {
+    let system = System::new();
+    let _worker = system.worker().await;
+    let holder = system.api_with(|config| config.timings.lease_idle = Duration::from_millis(100)).await;
+    let backend = Client::new(&holder.url, Auth::Basic(KEY, SECRET));
+    let session = create_session(&backend).await;
+    let member = join(&backend, session).await;
+    system.send_number(session, member.id, 1).await;
+    let queue = common::broker::topology::user_queue_name(session, member.id);
+    let options = common::broker::InboxOptions { prefetch: 1, exclusive: true };
+    assert_eq!(member.client.get(&member.path("/events")).await.json["events"].as_array().unwrap().len(), 1);
+    let held = system.broker.open_inbox(&queue, options).await.err().unwrap();
+    assert_eq!(held.kind, common::broker::BrokerErrorKind::Conflict, "held between two polls");
+    let mut inbox =
+        eventually("the lease to lapse", async || system.broker.open_inbox(&queue, options).await.ok()).await;
+    let delivery = tokio::time::timeout(PATIENCE, inbox.next()).await.unwrap().unwrap();
+    assert!(delivery.redelivered, "what was not confirmed is back in the queue");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_somebody_else_holds_is_unavailable_within_a_bounded_time() {
+    let system = System::new();
+    let _worker = system.worker().await;
+    let api = system.api_with(|config| config.timings.take_over = Duration::from_millis(300)).await;
+    let backend = Client::new(&api.url, Auth::Basic(KEY, SECRET));
+    let session = create_session(&backend).await;
+    let member = join(&backend, session).await;
+    let queue = common::broker::topology::user_queue_name(session, member.id);
+    let options = common::broker::InboxOptions { prefetch: 1, exclusive: true };
+    // A holder that answers nobody: an instance that hangs.
+    let hung = system.broker.open_inbox(&queue, options).await.unwrap();
+    let began = Instant::now();
+    let refused = member.client.get(&member.path("/events?wait=30")).await;
+    refused.is_problem(503, "unavailable");
+    assert!(refused.headers.contains_key("retry-after"));
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    drop(hung);
+    system.send_number(session, member.id, 2).await;
+    let page = member.client.get(&member.path("/events?wait=20")).await;
+    assert_eq!(page.json["events"][0]["data"]["epoch"], 2);
+}
