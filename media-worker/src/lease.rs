@@ -1,5 +1,8 @@
 //! The heartbeat: renews the worker's lease with its measured load, and reconciles after an outage.
 //!
+//! A lease is a time on the wall clock, compared by other machines: their clocks must agree to well within a lease
+//! (NTP is enough).
+//!
 //! Neither a store nor a broker that is away stops media: a heartbeat that fails is tried again at the next beat.
 
 use std::sync::Arc;

@@ -14,6 +14,7 @@ use common::store::{
     ResumeToken, SessionChange, SessionChangeKind, SessionFilter, SessionWatch, Store, StoreErrorKind,
     StoreResult,
 };
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::close::LINGER;
@@ -26,6 +27,8 @@ const PREFETCH: u16 = 16;
 /// Between two tries while broker or store are away.
 const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Inboxes that are being opened at once: a start with thousands of sessions must not time itself out.
+const OPENING_AT_ONCE: usize = 32;
 /// How many sessions one listing call reads.
 const PAGE: u32 = 500;
 
@@ -35,6 +38,7 @@ pub(crate) struct Listener {
     attached: HashMap<SessionId, CancellationToken>,
     watch: Option<Box<dyn SessionWatch>>,
     last: Option<ResumeToken>,
+    opening: Arc<Semaphore>,
 }
 
 impl Listener {
@@ -43,7 +47,8 @@ impl Listener {
     /// # Errors
     /// Those of the store.
     pub async fn start(context: Arc<Context>) -> StoreResult<Self> {
-        let mut listener = Self { context, attached: HashMap::new(), watch: None, last: None };
+        let opening = Arc::new(Semaphore::new(OPENING_AT_ONCE));
+        let mut listener = Self { context, attached: HashMap::new(), watch: None, last: None, opening };
         listener.relist("start").await?;
         Ok(listener)
     }
@@ -78,7 +83,7 @@ impl Listener {
                     self.watch = Some(self.context.store.watch_sessions(Some(token)).await?);
                     Ok(())
                 }
-                None => self.relist("history_lost").await,
+                None => self.relist("stream_lost").await,
             };
         };
         let change = watch.next().await?;
@@ -125,7 +130,7 @@ impl Listener {
         }
         let stop = self.context.stop_intake.child_token();
         self.attached.insert(session_id, stop.clone());
-        tokio::spawn(session_inbox(self.context.clone(), session_id, stop));
+        tokio::spawn(session_inbox(self.context.clone(), self.opening.clone(), session_id, stop));
     }
 
     fn detach(&mut self, session_id: SessionId) {
@@ -159,10 +164,16 @@ pub(crate) async fn open_sessions(store: &dyn Store) -> StoreResult<Vec<Session>
 }
 
 /// Reads the session's queue until the session ends or `stop`.
-async fn session_inbox(context: Arc<Context>, session_id: SessionId, stop: CancellationToken) {
+async fn session_inbox(
+    context: Arc<Context>,
+    opening: Arc<Semaphore>,
+    session_id: SessionId,
+    stop: CancellationToken,
+) {
     loop {
         let open = async || {
             let queue = topology::session_queue(session_id);
+            let _permit = opening.acquire().await;
             context.broker.declare_queue(&queue).await?;
             context.broker.declare_exchange(&topology::session_exchange_name(session_id)).await?;
             open(&context, &queue.name, PREFETCH, false).await

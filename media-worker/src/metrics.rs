@@ -18,7 +18,7 @@
 //!
 //! `kind` of a command: `create_session close_session join leave offer answer candidates mute`. `outcome` of a
 //! command: `done refused forwarded put_back dead_lettered`. `outcome` of an event: `sent unroutable failed
-//! dropped`.
+//! dropped`. `outcome` of a heartbeat: `renewed failed declared_dead`. `cause` of a relist: `start stream_lost`.
 
 use metrics::{counter, gauge, histogram};
 

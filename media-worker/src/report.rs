@@ -176,3 +176,84 @@ async fn send(broker: &dyn Broker, to: To, event: &Event) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::broker::embedded::EmbeddedBroker;
+    use common::broker::{Inbox, InboxOptions};
+
+    const EVERYONE: To = To::Everyone;
+
+    struct Setup {
+        reporter: Reporter,
+        session_id: SessionId,
+        inbox: Box<dyn Inbox>,
+    }
+
+    async fn setup() -> Setup {
+        let broker = EmbeddedBroker::new();
+        let (session_id, participant_id) = (SessionId::new(), ParticipantId::new());
+        let queue = topology::user_queue(session_id, participant_id);
+        let exchange = topology::session_exchange_name(session_id);
+        broker.declare_queue(&queue).await.unwrap();
+        broker.declare_exchange(&exchange).await.unwrap();
+        broker.bind(&queue.name, &exchange).await.unwrap();
+        let options = InboxOptions { prefetch: 100, exclusive: false };
+        let inbox = broker.open_inbox(&queue.name, options).await.unwrap();
+        let reporter = Reporter::new(Arc::new(broker), CancellationToken::new());
+        Setup { reporter, session_id, inbox }
+    }
+
+    /// Events that are told apart by their number.
+    fn numbered(epoch: i64) -> EventBody {
+        EventBody::SessionInterrupted { epoch }
+    }
+
+    impl Setup {
+        async fn next(&mut self) -> EventBody {
+            let delivery = self.inbox.next().await.expect("the queue is there");
+            let event: Event = serde_json::from_slice(&delivery.message.body).unwrap();
+            delivery.acknowledge().await.unwrap();
+            event.body
+        }
+    }
+
+    #[tokio::test]
+    async fn what_fills_a_slot_comes_before_what_was_sent_after_it() {
+        let mut setup = setup().await;
+        let slot = setup.reporter.reserve(setup.session_id);
+        setup.reporter.send(setup.session_id, EVERYONE, numbered(3));
+        slot.fill([(EVERYONE, numbered(1)), (EVERYONE, numbered(2))]);
+        for epoch in 1..=3 {
+            assert_eq!(setup.next().await, numbered(epoch));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slot_that_is_given_up_holds_nothing_up() {
+        let mut setup = setup().await;
+        drop(setup.reporter.reserve(setup.session_id));
+        setup.reporter.send(setup.session_id, EVERYONE, numbered(1));
+        assert_eq!(setup.next().await, numbered(1));
+    }
+
+    #[tokio::test]
+    async fn a_slot_that_takes_too_long_is_passed_over_and_its_events_follow() {
+        let mut setup = setup().await;
+        let slot = setup.reporter.reserve(setup.session_id);
+        setup.reporter.send(setup.session_id, EVERYONE, numbered(1));
+        assert_eq!(setup.next().await, numbered(1));
+        slot.fill([(EVERYONE, numbered(2))]);
+        assert_eq!(setup.next().await, numbered(2));
+    }
+
+    #[tokio::test]
+    async fn one_session_does_not_wait_for_another() {
+        let mut setup = setup().await;
+        let other = setup.reporter.reserve(SessionId::new());
+        setup.reporter.send(setup.session_id, EVERYONE, numbered(1));
+        assert_eq!(setup.next().await, numbered(1));
+        drop(other);
+    }
+}

@@ -13,7 +13,7 @@ use common::model::{CommandId, Grants, InstanceId, ParticipantId, Session, Sessi
 use common::time::UnixMillis;
 use tokio::sync::{Mutex, watch};
 
-use super::PATIENCE;
+use super::patience;
 
 pub const KEY: &str = "key1";
 pub const GRANTS: Grants = Grants { can_publish: true, can_subscribe: true, admin: false };
@@ -70,7 +70,7 @@ impl Api {
         let mut received = self.received.clone();
         let enough =
             |received: &Received| received.get(&command_id).is_some_and(|replies| replies.len() >= count);
-        let received = tokio::time::timeout(PATIENCE, received.wait_for(enough)).await;
+        let received = tokio::time::timeout(patience(), received.wait_for(enough)).await;
         received.expect("a reply in time").expect("the API runs")[&command_id].clone()
     }
 
@@ -174,7 +174,7 @@ pub struct Events {
 
 impl Events {
     pub async fn next(&mut self) -> Event {
-        let delivery = tokio::time::timeout(PATIENCE, self.inbox.next()).await.expect("an event in time");
+        let delivery = tokio::time::timeout(patience(), self.inbox.next()).await.expect("an event in time");
         let delivery = delivery.expect("the user queue is there");
         let event: Event = serde_json::from_slice(&delivery.message.body).expect("an event");
         assert_eq!(delivery.message.message_id, event.id.to_string());
@@ -219,5 +219,5 @@ pub async fn dead_letter(broker: &dyn Broker, message_id: &str) -> Message {
             others.push(delivery);
         }
     };
-    tokio::time::timeout(PATIENCE, search).await.expect("the dead letter in time")
+    tokio::time::timeout(patience(), search).await.expect("the dead letter in time")
 }

@@ -1,17 +1,20 @@
-//! A store that fails, or panics, where a test wants it to.
+//! A store and a broker that fail, dawdle or panic where a test wants them to.
 
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use common::broker::{
+    Broker, BrokerError, BrokerErrorKind, BrokerResult, Destination, Inbox, InboxOptions, Message, QueueSpec,
+};
 use common::model::{
     EndpointId, EndpointState, Participant, ParticipantId, Pipeline, PipelineId, Session, SessionId,
     TimelineEntry, Track, TrackId, Worker, WorkerId, WorkerLoad, WorkerState,
 };
 use common::store::{
-    Guarded, Inserted, ResumeToken, SessionFilter, SessionWatch, Store, StoreError, StoreErrorKind,
-    StoreResult,
+    Guarded, Inserted, ResumeToken, SessionChange, SessionFilter, SessionWatch, Store, StoreError,
+    StoreErrorKind, StoreResult,
 };
 use common::time::UnixMillis;
 use tokio::sync::watch;
@@ -20,38 +23,76 @@ use tokio::sync::watch;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     Fail(StoreErrorKind),
+    /// It does its work, but later.
+    Dawdle(Duration),
     Panic,
 }
 
-type Plan = dyn FnMut(&'static str) -> Option<Fault> + Send;
+type Plan = dyn FnMut(&str) -> Option<Fault> + Send;
 
-/// Another store, but for the operations that the plan names.
+/// What a test has in mind: asked before each operation, by name.
+#[derive(Clone)]
+struct Planned(Arc<Mutex<Box<Plan>>>);
+
+impl Planned {
+    fn nothing() -> Self {
+        Self(Arc::new(Mutex::new(Box::new(|_| None))))
+    }
+
+    fn set(&self, plan: impl FnMut(&str) -> Option<Fault> + Send + 'static) {
+        *self.0.lock().unwrap() = Box::new(plan);
+    }
+
+    async fn check(&self, operation: &str) -> Result<(), StoreErrorKind> {
+        let fault = (self.0.lock().unwrap())(operation);
+        match fault {
+            None => {}
+            Some(Fault::Fail(kind)) => return Err(kind),
+            Some(Fault::Dawdle(time)) => tokio::time::sleep(time).await,
+            Some(Fault::Panic) => panic!("{operation}: as planned"),
+        }
+        Ok(())
+    }
+}
+
+/// Another store, but for the operations that the plan names. `next_change` loses the change it stands for.
 pub struct FaultyStore {
     inner: Arc<dyn Store>,
-    plan: Mutex<Box<Plan>>,
+    planned: Planned,
 }
 
 impl FaultyStore {
     pub fn over(inner: Arc<dyn Store>) -> Arc<Self> {
-        Arc::new(Self { inner, plan: Mutex::new(Box::new(|_| None)) })
+        Arc::new(Self { inner, planned: Planned::nothing() })
     }
 
-    /// From now on the plan is asked before each operation, by name.
-    pub fn plan(&self, plan: impl FnMut(&'static str) -> Option<Fault> + Send + 'static) {
-        *self.plan.lock().unwrap() = Box::new(plan);
+    pub fn plan(&self, plan: impl FnMut(&str) -> Option<Fault> + Send + 'static) {
+        self.planned.set(plan);
     }
 
     pub fn heal(&self) {
         self.plan(|_| None);
     }
 
-    fn check(&self, operation: &'static str) -> StoreResult<()> {
-        let fault = (self.plan.lock().unwrap())(operation);
-        match fault {
-            None => Ok(()),
-            Some(Fault::Fail(kind)) => Err(StoreError::new(kind, format!("{operation}: as planned"))),
-            Some(Fault::Panic) => panic!("{operation}: as planned"),
-        }
+    async fn check(&self, operation: &str) -> StoreResult<()> {
+        self.planned
+            .check(operation)
+            .await
+            .map_err(|kind| StoreError::new(kind, format!("{operation}: as planned")))
+    }
+}
+
+struct FaultyWatch {
+    inner: Box<dyn SessionWatch>,
+    planned: Planned,
+}
+
+#[async_trait]
+impl SessionWatch for FaultyWatch {
+    async fn next(&mut self) -> StoreResult<SessionChange> {
+        let change = self.inner.next().await?;
+        self.planned.check("next_change").await.map_err(|kind| StoreError::new(kind, "as planned"))?;
+        Ok(change)
     }
 }
 
@@ -60,9 +101,15 @@ macro_rules! checked {
         #[async_trait]
         impl Store for FaultyStore {
             $(async fn $name(&self $(, $arg: $kind)*) -> StoreResult<$result> {
-                self.check(stringify!($name))?;
+                self.check(stringify!($name)).await?;
                 self.inner.$name($($arg),*).await
             })*
+
+            async fn watch_sessions(&self, resume: Option<&ResumeToken>) -> StoreResult<Box<dyn SessionWatch>> {
+                self.check("watch_sessions").await?;
+                let inner = self.inner.watch_sessions(resume).await?;
+                Ok(Box::new(FaultyWatch { inner, planned: self.planned.clone() }))
+            }
 
             fn connected(&self) -> watch::Receiver<bool> {
                 self.inner.connected()
@@ -86,7 +133,6 @@ checked! {
     remove_participant(session: SessionId, participant: ParticipantId, endpoint: Option<EndpointId>) -> Guarded;
     close_session(session: SessionId, at: UnixMillis) -> Guarded;
     delete_closed_sessions(before: UnixMillis) -> u64;
-    watch_sessions(resume: Option<&ResumeToken>) -> Box<dyn SessionWatch>;
     put_worker(worker: &Worker) -> ();
     renew_worker(id: WorkerId, lease_until: UnixMillis, state: WorkerState, load: WorkerLoad) -> bool;
     worker(id: WorkerId) -> Option<Worker>;
@@ -95,4 +141,63 @@ checked! {
     append_timeline(entry: &TimelineEntry) -> ();
     timeline(session: SessionId) -> Vec<TimelineEntry>;
     ping(timeout: Duration) -> ();
+}
+
+/// Another broker, but it may be away for some destinations: the plan is asked with the name of the queue or exchange
+/// before each send.
+pub struct FaultyBroker {
+    inner: Arc<dyn Broker>,
+    planned: Planned,
+}
+
+impl FaultyBroker {
+    pub fn over(inner: Arc<dyn Broker>) -> Arc<Self> {
+        Arc::new(Self { inner, planned: Planned::nothing() })
+    }
+
+    pub fn plan(&self, plan: impl FnMut(&str) -> Option<Fault> + Send + 'static) {
+        self.planned.set(plan);
+    }
+}
+
+#[async_trait]
+impl Broker for FaultyBroker {
+    async fn send(&self, to: Destination<'_>, message: Message) -> BrokerResult<()> {
+        let (Destination::Queue(name) | Destination::Exchange(name)) = to;
+        let away = |_| BrokerError::new(BrokerErrorKind::Unavailable, "as planned");
+        self.planned.check(name).await.map_err(away)?;
+        self.inner.send(to, message).await
+    }
+
+    async fn declare_queue(&self, queue: &QueueSpec) -> BrokerResult<()> {
+        self.inner.declare_queue(queue).await
+    }
+
+    async fn declare_exchange(&self, name: &str) -> BrokerResult<()> {
+        self.inner.declare_exchange(name).await
+    }
+
+    async fn bind(&self, queue: &str, exchange: &str) -> BrokerResult<()> {
+        self.inner.bind(queue, exchange).await
+    }
+
+    async fn delete_queue(&self, name: &str) -> BrokerResult<()> {
+        self.inner.delete_queue(name).await
+    }
+
+    async fn delete_exchange(&self, name: &str) -> BrokerResult<()> {
+        self.inner.delete_exchange(name).await
+    }
+
+    async fn open_inbox(&self, queue: &str, options: InboxOptions) -> BrokerResult<Box<dyn Inbox>> {
+        self.inner.open_inbox(queue, options).await
+    }
+
+    fn connected(&self) -> watch::Receiver<bool> {
+        self.inner.connected()
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
 }

@@ -21,8 +21,11 @@ use uuid::Uuid;
 
 use self::api::Api;
 
-/// How long anything may take before a test gives up.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How long anything may take before a test gives up; `SWITCHYARD_TEST_PATIENCE` (a factor) stretches it.
+pub fn patience() -> Duration {
+    let factor = std::env::var("SWITCHYARD_TEST_PATIENCE").ok().and_then(|factor| factor.parse().ok());
+    Duration::from_secs(20).mul_f64(factor.unwrap_or(1.0))
+}
 
 /// Runs every scenario as a test of its own in the system that the expression makes.
 macro_rules! run_scenarios {
@@ -44,6 +47,8 @@ macro_rules! run_scenarios {
             routing: leave_and_close_at_the_wrong_worker_are_handed_on,
             routing: a_target_that_is_wrong_in_any_part_is_gone,
             routing: workers_attach_through_the_change_stream_and_after_a_restart,
+            life: others_hear_of_a_participant_before_they_are_offered_its_tracks,
+            lost: a_worker_without_its_media_thread_says_that_it_ended,
             lost: a_stopped_worker_hands_its_sessions_over,
             lost: a_join_right_after_a_crash_goes_to_the_survivor,
             lost: a_dead_workers_sessions_are_interrupted_once_its_lease_ran_out,
@@ -53,6 +58,9 @@ macro_rules! run_scenarios {
             faults: a_command_that_keeps_failing_is_dead_lettered_and_its_sender_told,
             faults: a_command_outlives_a_short_outage_of_the_store,
             faults: an_accepted_offer_is_answered_in_an_outage_and_stored_after_it,
+            faults: a_lost_change_stream_is_made_up_for,
+            faults: events_wait_for_a_broker_that_is_away_and_keep_their_order,
+            faults: a_reply_that_could_not_be_sent_comes_with_the_next_try,
             faults: a_panic_ends_only_its_command
         );
     };
@@ -94,11 +102,8 @@ impl System {
         let alone = ONE_AT_A_TIME.lock().await;
         let store = with_database(&store, &format!("control_{}", Uuid::now_v7().simple()));
         let store = MongoStore::connect(&store).await.expect("the test store is reachable");
-        let system = Self {
-            broker: Connections::Rabbit(broker),
-            store: Arc::new(store),
-            _alone: Some(alone),
-        };
+        let system =
+            Self { broker: Connections::Rabbit(broker), store: Arc::new(store), _alone: Some(alone) };
         // Whatever an earlier, failed test left there.
         system.connection().await.delete_queue(topology::WORKERS).await.unwrap();
         system
@@ -122,7 +127,15 @@ impl System {
     }
 
     pub async fn worker_with(&self, config: WorkerConfig, store: Arc<dyn Store>) -> TestWorker {
-        let broker = self.connection().await;
+        self.worker_on(config, self.connection().await, store).await
+    }
+
+    pub async fn worker_on(
+        &self,
+        config: WorkerConfig,
+        broker: Arc<dyn Broker>,
+        store: Arc<dyn Store>,
+    ) -> TestWorker {
         let worker = Worker::start(config, broker.clone(), store).await.expect("the worker starts");
         TestWorker { worker, broker }
     }
@@ -174,7 +187,7 @@ pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Optio
         if let Some(found) = condition().await {
             return found;
         }
-        assert!(started.elapsed() < PATIENCE, "never happened: {what}");
+        assert!(started.elapsed() < patience(), "never happened: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -19,7 +19,7 @@ use rtc::sansio::Protocol;
 use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
 use tokio::net::UdpSocket;
 
-use super::PATIENCE;
+use super::patience;
 
 pub struct Peer {
     connection: RTCPeerConnection,
@@ -92,7 +92,7 @@ impl Peer {
                 self.step().await;
             }
         };
-        tokio::time::timeout(PATIENCE, connected).await.expect("connected in time");
+        tokio::time::timeout(patience(), connected).await.expect("connected in time");
     }
 
     /// Ends the connection as a browser does: DTLS close_notify.

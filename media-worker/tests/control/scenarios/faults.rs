@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::broker::topology;
-use common::message::{CommandBody, ErrorCode, ReplyBody};
+use common::message::{CommandBody, ErrorCode, EventBody, ReplyBody};
 use common::model::{CommandId, ParticipantId, SessionId};
 use common::store::{Store, StoreErrorKind};
 
 use crate::control::api::{created, dead_letter, join_body, joined};
-use crate::control::faults::{Fault, FaultyStore};
+use crate::control::faults::{Fault, FaultyBroker, FaultyStore};
 use crate::control::peer::Peer;
 use crate::control::{System, TestWorker, config, eventually, hasty};
 
@@ -119,5 +119,82 @@ pub async fn a_panic_ends_only_its_command(system: System) {
         .await;
     assert!(joined(reply.unwrap()).joined.others.is_empty(), "the panicked join left nobody behind");
     eventually("nor an endpoint", async || (worker.endpoints().await == 1).then_some(())).await;
+    worker.stop().await;
+}
+
+pub async fn a_lost_change_stream_is_made_up_for(system: System) {
+    for kind in [StoreErrorKind::HistoryLost, StoreErrorKind::Unavailable] {
+        let (store, faulty) = faulty_worker(&system).await;
+        let healthy = system.worker().await;
+        let api = system.api().await;
+        let before = api.create().await;
+        let mut lost = 0;
+        store.plan(move |operation| {
+            let fails = operation == "next_change" && lost == 0;
+            lost += i32::from(fails);
+            fails.then_some(Fault::Fail(kind))
+        });
+        let missed = api.create().await;
+        healthy.stop().await;
+        for session in [before, missed] {
+            assert_eq!(api.join(session).await.joined.target.worker_id, faulty.worker.id(), "{kind:?}");
+        }
+        faulty.stop().await;
+    }
+}
+
+pub async fn events_wait_for_a_broker_that_is_away_and_keep_their_order(system: System) {
+    let broker = FaultyBroker::over(system.connection().await);
+    let worker = system.worker_on(config(), broker.clone(), system.store.clone()).await;
+    let api = system.api().await;
+    let session = api.create().await;
+    let participants = [ParticipantId::new(), ParticipantId::new(), ParticipantId::new()];
+    let mut events = api.events(session, participants[0]).await;
+    let exchange = topology::session_exchange_name(session);
+    let failures = Arc::new(AtomicUsize::new(0));
+    let counted = failures.clone();
+    broker.plan(move |to| {
+        (to == exchange).then(|| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            Fault::Fail(StoreErrorKind::Unavailable)
+        })
+    });
+    for participant in participants {
+        api.join_as(session, participant, None).await.expect("replies need no exchange");
+    }
+    eventually("the events are tried", async || (failures.load(Ordering::SeqCst) > 1).then_some(())).await;
+    broker.plan(|_| None);
+    api.close(session).await.unwrap();
+    let seen = events.until_kind("session.closed").await;
+    let joined: Vec<_> = seen
+        .iter()
+        .filter_map(|event| match event {
+            EventBody::ParticipantJoined { participant } => Some(participant.id),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(joined, participants);
+    worker.stop().await;
+}
+
+pub async fn a_reply_that_could_not_be_sent_comes_with_the_next_try(system: System) {
+    let broker = FaultyBroker::over(system.connection().await);
+    let worker = system.worker_on(config(), broker.clone(), system.store.clone()).await;
+    let api = system.api().await;
+    let session = api.create().await;
+    let participant = ParticipantId::new();
+    let mut events = api.events(session, participant).await;
+    let mut failures = 1;
+    broker.plan(move |to| {
+        let fails = to.starts_with("replies.") && failures > 0;
+        failures -= i32::from(fails);
+        fails.then_some(Fault::Fail(StoreErrorKind::Unavailable))
+    });
+    let reply = api.join_as(session, participant, Some(Peer::new().await.offer())).await.unwrap();
+    assert_eq!(reply.answer.expect("the answer of the first try").revision, 1);
+    assert_eq!(worker.endpoints().await, 1);
+    api.close(session).await.unwrap();
+    let seen = events.until_kind("session.closed").await;
+    assert_eq!(seen.iter().filter(|event| event.kind() == "participant.joined").count(), 1);
     worker.stop().await;
 }

@@ -1,5 +1,7 @@
 //! A session's life, seen by the API and by its participants.
 
+use std::time::Duration;
+
 use common::broker::{BrokerErrorKind, Destination, Message, topology};
 use common::message::{CommandBody, ErrorCode, EventBody, LeaveReason, Offer, ReplyBody};
 use common::model::{
@@ -7,8 +9,9 @@ use common::model::{
 };
 
 use crate::control::api::{created, join_body, joined};
+use crate::control::faults::{Fault, FaultyStore};
 use crate::control::peer::Peer;
-use crate::control::{System, eventually};
+use crate::control::{System, config, eventually};
 
 pub async fn a_session_lives_from_create_to_close(system: System) {
     let (worker, api) = (system.worker().await, system.api().await);
@@ -55,16 +58,6 @@ pub async fn a_session_lives_from_create_to_close(system: System) {
         "session.closed",
     ];
     assert_eq!(kinds, expected);
-    let joined_before_offered = |events: &[EventBody]| {
-        let offered = events.iter().position(
-            |event| matches!(event, EventBody::Offer { tracks, .. } if tracks.iter().any(|t| t.participant_id == second)),
-        );
-        let published = events.iter().position(
-            |event| matches!(event, EventBody::TrackPublished { participant_id, .. } if *participant_id == second),
-        );
-        offered.is_none_or(|offered| published.is_some_and(|published| published < offered))
-    };
-    assert!(joined_before_offered(&seen), "{kinds:?}");
     let seen = second_events.until_kind("session.closed").await;
     assert!(seen.contains(&EventBody::ParticipantLeft { participant_id: first, reason: LeaveReason::Left }));
 
@@ -240,7 +233,7 @@ pub async fn a_refused_offer_undoes_the_whole_join(system: System) {
     eventually("the refused endpoints are closed", async || (worker.endpoints().await == 1).then_some(()))
         .await;
     let stored = system.store.session(session).await.unwrap().unwrap();
-    assert_eq!(stored.participants, [before.joined.participant.clone()]);
+    assert_eq!(stored.participants, [before.joined.participant]);
     api.close(session).await.unwrap();
     let seen = events.until_kind("session.closed").await;
     assert_eq!(seen.iter().filter(|event| event.kind() == "participant.joined").count(), 1, "only its own");
@@ -272,5 +265,37 @@ pub async fn bad_offers_are_refused_and_the_room_goes_on(system: System) {
     assert_eq!(stored.participants, [join.joined.participant]);
     let other = api.join_as(session, ParticipantId::new(), Some(Peer::new().await.offer())).await.unwrap();
     assert_eq!(other.joined.others.len(), 1);
+    worker.stop().await;
+}
+
+pub async fn others_hear_of_a_participant_before_they_are_offered_its_tracks(system: System) {
+    let store = FaultyStore::over(system.store.clone());
+    let worker = system.worker_with(config(), store.clone()).await;
+    let api = system.api().await;
+    let session = api.create().await;
+    let (watcher, publisher) = (ParticipantId::new(), ParticipantId::new());
+    let mut events = api.events(session, watcher).await;
+    let mut watch = join_body(session, watcher, None);
+    if let CommandBody::Join { server_offers, .. } = &mut watch {
+        *server_offers = true;
+    }
+    api.call(&topology::session_queue_name(session), watch).await.unwrap();
+    // The media plane has its offer ready long before the store has the participant.
+    store.plan(|operation| {
+        (operation == "put_participant").then_some(Fault::Dawdle(Duration::from_millis(300)))
+    });
+    api.join_as(session, publisher, Some(Peer::new().await.offer())).await.unwrap();
+    let seen = events.until_kind("offer").await;
+    let about: Vec<_> = seen
+        .iter()
+        .filter(|event| match event {
+            EventBody::ParticipantJoined { participant } => participant.id == publisher,
+            EventBody::TrackPublished { participant_id, .. } => *participant_id == publisher,
+            EventBody::Offer { tracks, .. } => tracks.iter().any(|track| track.participant_id == publisher),
+            _ => false,
+        })
+        .map(EventBody::kind)
+        .collect();
+    assert_eq!(about, ["participant.joined", "track.published", "offer"]);
     worker.stop().await;
 }

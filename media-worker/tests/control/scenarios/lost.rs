@@ -8,7 +8,7 @@ use common::model::{ParticipantId, ParticipantState, SessionState};
 use media_worker::WorkerConfig;
 
 use crate::control::api::join_body;
-use crate::control::{System, eventually, hasty};
+use crate::control::{System, eventually, hasty, patience};
 
 pub async fn a_stopped_worker_hands_its_sessions_over(system: System) {
     let workers = [system.worker().await, system.worker().await];
@@ -147,4 +147,13 @@ pub async fn who_does_not_rejoin_and_sessions_that_stay_empty_are_cleared_away(s
     for worker in alive {
         worker.stop().await;
     }
+}
+
+pub async fn a_worker_without_its_media_thread_says_that_it_ended(system: System) {
+    let worker = system.worker().await;
+    worker.worker.media().shutdown().await;
+    tokio::time::timeout(patience(), worker.worker.ended()).await.expect("to be told");
+    // Asked again, it says so at once.
+    tokio::time::timeout(patience(), worker.worker.ended()).await.expect("to be told again");
+    worker.stop().await;
 }
