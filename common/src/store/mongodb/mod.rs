@@ -56,8 +56,9 @@ pub const DEFAULT_DATABASE: &str = "switchyard";
 /// How long a call waits for a server to be there, unless the URL says `serverSelectionTimeoutMS`.
 pub const SELECTION_LIMIT: Duration = Duration::from_millis(2_500);
 
-/// How long connecting to one server may take, unless the URL says `connectTimeoutMS`.
-pub const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+/// How long connecting to one server may take, unless the URL says `connectTimeoutMS`. The driver's health checks have this
+/// patience too, and interrupt what runs when it ends: shorter, and a server that is only busy looks dead.
+pub const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// The most a call takes: a server that is there but does not answer is `Unavailable` too.
 pub const OPERATION_LIMIT: Duration = Duration::from_secs(10);

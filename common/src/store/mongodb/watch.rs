@@ -103,6 +103,11 @@ impl MongoWatch {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn is_reopening(&self) -> bool {
+        matches!(self.state, State::Reopening(_))
+    }
+
     /// Begins to open the stream again, behind the last token and after a pause that doubles until an event arrives.
     fn reopen(&mut self) -> StoreResult<()> {
         let Some(token) = self.token.clone() else {

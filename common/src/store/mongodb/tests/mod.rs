@@ -24,13 +24,15 @@ fn server_url() -> String {
     )
 }
 
-/// The server's URL with this database.
+/// The server's URL with this database. With more patience than a product needs: the machine runs the tests of everything
+/// at the same time, and an interrupted health check would fail whichever test was running.
 fn url_of(database: &str) -> String {
     let url = server_url();
     let (scheme, rest) = url.split_once("://").expect("SWITCHYARD_TEST_STORE has a scheme");
     let (server, options) = rest.split_once('?').unwrap_or((rest, ""));
     let server = server.split('/').next().unwrap_or(server);
-    format!("{scheme}://{server}/{database}?{options}")
+    let patience = "connectTimeoutMS=30000&serverSelectionTimeoutMS=30000";
+    format!("{scheme}://{server}/{database}?{patience}&{options}")
 }
 
 fn new_database() -> String {

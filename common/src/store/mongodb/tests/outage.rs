@@ -164,25 +164,55 @@ async fn a_watch_resumes_where_it_was_cut() {
         relay.set(Mode::Cut);
         direct.insert_session(&second).await.unwrap();
         direct.close_session(first.id, UnixMillis(1)).await.unwrap();
-        // Somebody waits all through the outage, and again and again gives up.
         let impatient = tokio::time::timeout(Duration::from_millis(50), watch.next()).await;
         assert!(impatient.is_err(), "nothing comes through");
         becomes(&behind, false).await;
         direct.insert_session(&third).await.unwrap();
         relay.set(Mode::Relay);
-
-        let started = Instant::now();
-        let mut changes = Vec::new();
-        while changes.len() < 3 {
-            assert!(started.elapsed() < PATIENCE, "only {changes:?}");
-            if let Ok(change) = tokio::time::timeout(Duration::from_millis(50), watch.next()).await {
-                let change = change.unwrap();
-                changes.push((change.session_id, matches!(change.kind, SessionChangeKind::Closed)));
-            }
-        }
-        assert_eq!(changes, [(second.id, false), (first.id, true), (third.id, false)]);
+        missed_are_given(&mut *watch, &first, &second, &third).await;
     })
     .await;
+}
+
+/// As above, but somebody waits all through it, until the driver has given up and the watch opens streams anew.
+#[tokio::test]
+async fn a_watch_resumes_after_a_long_outage() {
+    with_relay(|relay, behind, direct| async move {
+        let mut watch =
+            super::super::watch::MongoWatch::open(behind.shared.sessions.clone(), None).await.unwrap();
+        let (first, second, third) = (session(), session(), session());
+        direct.insert_session(&first).await.unwrap();
+        assert_eq!(watch.next().await.unwrap().session_id, first.id);
+
+        relay.set(Mode::Cut);
+        direct.insert_session(&second).await.unwrap();
+        direct.close_session(first.id, UnixMillis(1)).await.unwrap();
+        let started = Instant::now();
+        while !watch.is_reopening() {
+            assert!(started.elapsed() < PATIENCE, "the driver gives up");
+            // Dropped again and again: the attempts go on all the same.
+            let waited = tokio::time::timeout(Duration::from_millis(50), watch.next()).await;
+            assert!(waited.is_err(), "nothing comes through");
+        }
+        direct.insert_session(&third).await.unwrap();
+        relay.set(Mode::Relay);
+        missed_are_given(&mut watch, &first, &second, &third).await;
+    })
+    .await;
+}
+
+/// Second inserted, first closed, third inserted: exactly these, read by a caller who keeps dropping `next`.
+async fn missed_are_given(watch: &mut dyn SessionWatch, first: &Session, second: &Session, third: &Session) {
+    let started = Instant::now();
+    let mut changes = Vec::new();
+    while changes.len() < 3 {
+        assert!(started.elapsed() < PATIENCE, "only {changes:?}");
+        if let Ok(change) = tokio::time::timeout(Duration::from_millis(50), watch.next()).await {
+            let change = change.unwrap();
+            changes.push((change.session_id, matches!(change.kind, SessionChangeKind::Closed)));
+        }
+    }
+    assert_eq!(changes, [(second.id, false), (first.id, true), (third.id, false)]);
 }
 
 #[tokio::test]
