@@ -146,6 +146,13 @@ export class Connection {
     if (this.peer.getTransceivers().length > 0) await this.#negotiator.negotiate();
   }
 
+  /** Asks the server for something harmless; if it says that the endpoint is gone, this is lost. */
+  probe() {
+    // Before any negotiation there are no candidates: saying so changes nothing.
+    if (this.negotiated) this.negotiate().catch(() => {});
+    else this.#sendCandidates([{ candidate: '', sdpMid: '0', sdpMLineIndex: 0 }]);
+  }
+
   /** New ICE credentials and candidates, for a path that changed (RFC 8445, section 9). */
   async restartIce() {
     if (this.#closed || !this.negotiated) return;

@@ -14,6 +14,7 @@
 import { Api, ParticipantApi } from './api.js';
 import { backoff, sleep } from './backoff.js';
 import { Connection } from './connection.js';
+import { deferred } from './deferred.js';
 import { Emitter } from './emitter.js';
 import { SwitchyardError, codeOf } from './errors.js';
 import { LevelReader } from './levels.js';
@@ -31,8 +32,8 @@ const REJOIN_ATTEMPTS = 8;
 const FRUITLESS_REJOINS = 4;
 /** An interruption that is told of this soon after a join may be the one that the join was for. */
 const FRESH_JOIN_MS = 5000;
-/** Events about an endpoint that came before the join reply that names it. */
-const EARLY_EVENTS = 128;
+/** Events kept while a join is on its way; beyond it the oldest go, which the join reply covers best. */
+const EARLY_EVENTS = 1024;
 const SPEAKER_INTERVAL_MS = 200;
 /** How long leaving waits for the server before the media connection is closed regardless. */
 const LEAVE_PATIENCE_MS = 1000;
@@ -68,6 +69,7 @@ const FINAL = {
  * @property {[(RemoteParticipant | LocalParticipant)[]]} activeSpeakers loudest first
  * @property {[import('./types.js').ConnectionState]} connectionState
  * @property {[SwitchyardError]} disconnected gave up; `reconnect()` tries anew
+ * @property {[import('./types.js').ServerEvent]} serverEvent every event as the server sent it, for diagnosis
  * @property {[string]} closed why: `left`, `removed`, `session_closed`, `taken_over`, `unauthorized`
  */
 
@@ -82,8 +84,8 @@ export class Room extends Emitter {
   #connection = null;
   /** @type {string | null} null while joining: not known yet */
   #endpointId = null;
-  /** @type {import('./types.js').ServerEvent[]} */
-  #early = [];
+  /** A join is on its way: events wait for its reply. @type {import('./types.js').ServerEvent[] | null} */
+  #early = null;
   /** @type {EventChannel | null} */
   #channel = null;
   /** @type {RTCIceServer[]} */
@@ -241,6 +243,20 @@ export class Room extends Emitter {
 
   /** @param {{ signal?: AbortSignal, attempts?: number }} options */
   async #enter(options) {
+    // The reply names the endpoint that events are about, and its list of participants may be older than an
+    // event that overtakes it: events that come meanwhile are applied after it.
+    this.#early = [];
+    try {
+      await this.#join(options);
+    } finally {
+      const early = this.#early;
+      this.#early = null;
+      for (const event of early) this.#handle(event);
+    }
+  }
+
+  /** @param {{ signal?: AbortSignal, attempts?: number }} options */
+  async #join(options) {
     const connection = this.#newConnection();
     const { publications } = this.localParticipant;
     await connection.sync(publications);
@@ -264,7 +280,6 @@ export class Room extends Emitter {
     this.#roster.replace(reply.participants);
     await connection.joined(reply);
     this.#endpointId = reply.endpoint_id;
-    for (const event of this.#early.splice(0)) this.#handle(event);
     if (connection.closed) throw new SwitchyardError('endpoint_gone', 'lost while joining');
 
     if (!offer) this.#setState('connected');
@@ -276,7 +291,6 @@ export class Room extends Emitter {
   #newConnection() {
     this.#connection?.close();
     this.#endpointId = null;
-    this.#early = [];
     this.#statsReader = new StatsReader();
     /** @type {Connection} */
     const connection = new Connection(this.#iceServers, this.#api, {
@@ -344,7 +358,7 @@ export class Room extends Emitter {
     if (this.#channel) return;
     const channel = new EventChannel(this.#api, {
       transport: this.#options.transport,
-      deliver: (event) => this.#handle(event),
+      deliver: (event) => this.#deliver(event),
       ended: (reason) => {
         if (channel !== this.#channel) return;
         this.#channel = null;
@@ -355,6 +369,11 @@ export class Room extends Emitter {
     });
     this.#channel = channel;
     channel.start();
+  }
+
+  #connectionLost() {
+    this.#connection?.close();
+    this.#recover();
   }
 
   /** Joins again, after a random moment; gives up after a bound and says so. */
@@ -376,6 +395,8 @@ export class Room extends Emitter {
       try {
         this.localParticipant.renew();
         await this.#enter({ attempts: 1 });
+        // An event that waited for the reply may have said that this one is gone, too.
+        if (this.#connection?.closed) continue;
         this.#recovering = false;
         return;
       } catch (error) {
@@ -428,25 +449,33 @@ export class Room extends Emitter {
   // ---- events of the server ----
 
   /** @param {import('./types.js').ServerEvent} event */
-  #handle(event) {
+  #deliver(event) {
     if (this.#state === 'closed') return;
-    const { type, data } = event;
-    if (typeof data?.endpoint_id === 'string') {
-      if (this.#endpointId === null) {
-        if (this.#early.length < EARLY_EVENTS) this.#early.push(event);
-      } else if (data.endpoint_id === this.#endpointId) {
-        this.#handleEndpoint(type, data);
-      }
-    } else if (type === 'command.completed') {
-      this.#api.completed(data);
-    } else if (type === 'session.closed') {
+    this.emit('serverEvent', event);
+    if (event.type === 'command.completed') {
+      this.#api.completed(event.data);
+    } else if (event.type === 'session.closed') {
       this.#close('session_closed');
+    } else if (this.#early) {
+      this.#early.push(event);
+      if (this.#early.length > EARLY_EVENTS) this.#early.shift();
+    } else {
+      this.#handle(event);
+    }
+  }
+
+  /** @param {import('./types.js').ServerEvent} event */
+  #handle({ type, data }) {
+    if (this.#state === 'closed') return;
+    if (typeof data?.endpoint_id === 'string') {
+      // Another one's is a left-over of an earlier join.
+      if (data.endpoint_id === this.#endpointId) this.#handleEndpoint(type, data);
     } else if (type === 'session.interrupted') {
       this.#interrupted(data.epoch);
     } else if ((data?.participant_id ?? data?.participant?.id) === this.#api.participantId) {
       this.#handleOwn(type, data);
     } else {
-      this.#handleOther(type, data);
+      this.#roster.handle(type, data);
     }
   }
 
@@ -454,21 +483,7 @@ export class Room extends Emitter {
   #handleEndpoint(type, data) {
     if (type === 'offer') this.#connection?.handleServerOffer(data);
     else if (type === 'candidates') this.#connection?.handleCandidates(data.candidates);
-    else if (type === 'endpoint.state' && data.state === 'closed') this.#recover();
-  }
-
-  /** @param {string} type @param {any} data */
-  #handleOther(type, data) {
-    const roster = this.#roster;
-    const id = data?.participant_id;
-    if (type === 'participant.joined') roster.joined(data.participant);
-    else if (type === 'participant.left') roster.left(id, data.reason);
-    else if (type === 'participant.disconnected') roster.disconnected(id);
-    else if (type === 'track.published') roster.published(id, data.track);
-    else if (type === 'track.unpublished') roster.unpublished(id, data.track_id);
-    else if (type === 'track.muted') roster.muted(id, data.track_id, true);
-    else if (type === 'track.unmuted') roster.muted(id, data.track_id, false);
-    // Anything else is from a newer server.
+    else if (type === 'endpoint.state' && data.state === 'closed') this.#connectionLost();
   }
 
   /** @param {string} type @param {any} data */
@@ -489,15 +504,14 @@ export class Room extends Emitter {
   }
 
   /**
-   * The endpoint is said to be gone. Right after a join that may be old news: then an offer finds out,
+   * The endpoint is said to be gone. Right after a join that may be old news: then a request finds out,
    * because the server answers `endpoint_gone` if it is true.
    */
   #doubt() {
-    if (this.#recovering || this.#endpointId === null) return;
+    if (this.#endpointId === null) return;
     const connection = this.#connection;
-    const fresh = Date.now() - this.#joinedAt < FRESH_JOIN_MS;
-    if (fresh && connection?.negotiated) connection.negotiate().catch(() => {});
-    else this.#recover();
+    if (!connection || Date.now() - this.#joinedAt > FRESH_JOIN_MS) this.#connectionLost();
+    else connection.probe();
   }
 
   async #listen() {
@@ -511,21 +525,4 @@ export class Room extends Emitter {
     const active = speaking.flatMap((id) => everyone.filter((participant) => participant.id === id));
     this.emit('activeSpeakers', active);
   }
-}
-
-function deferred() {
-  /** @type {() => void} */
-  let done = () => {};
-  /** @type {Promise<void>} */
-  const promise = new Promise((resolve) => {
-    done = resolve;
-  });
-  return {
-    promise,
-    settled: false,
-    resolve() {
-      this.settled = true;
-      done();
-    },
-  };
 }

@@ -36,6 +36,22 @@ export class Roster {
   }
 
   /**
+   * An event about someone else. Types that are unknown are a newer server's.
+   * @param {string} type
+   * @param {any} data
+   */
+  handle(type, data) {
+    const id = data?.participant_id;
+    if (type === 'participant.joined') this.joined(data.participant);
+    else if (type === 'participant.left') this.left(id, data.reason);
+    else if (type === 'participant.disconnected') this.disconnected(id);
+    else if (type === 'track.published') this.published(id, data.track);
+    else if (type === 'track.unpublished') this.unpublished(id, data.track_id);
+    else if (type === 'track.muted') this.muted(id, data.track_id, true);
+    else if (type === 'track.unmuted') this.muted(id, data.track_id, false);
+  }
+
+  /**
    * The snapshot of a join reply: everyone else, and nobody who is not in it.
    * @param {import('./types.js').ParticipantInfo[]} others
    */

@@ -3,7 +3,7 @@ import test from 'node:test';
 
 import { Room } from '../sdk/room.js';
 import { FakePeerConnection, FakeTrack } from './support/fake-media.js';
-import { eventually } from './support/index.js';
+import { deferred, eventually } from './support/index.js';
 import { RoomServer } from './support/room-server.js';
 
 globalThis.RTCPeerConnection = FakePeerConnection;
@@ -155,6 +155,49 @@ test('session.interrupted: rejoins as the same participant, everything published
   server.send('offer', offerOf(server, 2, [subscription('5', 'trk_1')]));
   await eventually(() => server.calls.answer.length === 2, 'the answer of the new connection');
   assert.equal(server.calls.join.length, 2);
+});
+
+test('an event that overtakes the reply of a rejoin is newer than the list in it', async (context) => {
+  const { server, room, log } = await setUp(context, { others: [person('par_b', [camera('trk_old')])] });
+  const held = deferred();
+  server.holding = held.promise;
+  server.others = [{ ...person('par_b'), state: 'disconnected' }];
+  server.send('endpoint.state', { endpoint_id: 'end_1', state: 'closed' });
+  await eventually(() => server.calls.join.length === 2, 'the rejoin');
+  server.send('participant.joined', { participant: person('par_b', [camera('trk_new')]) });
+  server.send('offer', offerOf(server, 1, [subscription('5', 'trk_new')]));
+  const told = [];
+  room.on('serverEvent', ({ type }) => told.push(type));
+  await eventually(() => told.includes('offer'), 'the events, before the reply');
+  assert.equal(server.calls.answer.length, 0);
+  held.resolve();
+  await eventually(() => log.includes('trackSubscribed video trk_new par_b'), 'the new track');
+  assert.deepEqual([...room.participants.get('par_b').tracks.keys()], ['trk_new']);
+  assert.equal(room.participants.get('par_b').state, 'joined');
+});
+
+test('a viewer that hears of an interruption right after joining asks whether it is meant', async (context) => {
+  const { server } = await setUp(context);
+  server.send('session.interrupted', { epoch: 2 });
+  await eventually(() => server.calls.candidates.length === 1, 'the question');
+  server.refusals.candidates = [{ status: 410, code: 'endpoint_gone' }];
+  server.send('session.interrupted', { epoch: 3 });
+  await eventually(() => server.calls.join.length === 2, 'the rejoin, once it is true');
+});
+
+test('an endpoint that is closed before its join reply is there leads to another rejoin', async (context) => {
+  const { server, room } = await setUp(context);
+  const held = deferred();
+  server.holding = held.promise;
+  server.send('endpoint.state', { endpoint_id: 'end_1', state: 'closed' });
+  await eventually(() => server.calls.join.length === 2, 'the rejoin');
+  const told = [];
+  room.on('serverEvent', ({ type }) => told.push(type));
+  server.send('endpoint.state', { endpoint_id: 'end_2', state: 'closed' });
+  await eventually(() => told.length === 1, 'the event, before the reply');
+  held.resolve();
+  await eventually(() => server.calls.join.length === 3, 'another rejoin');
+  await eventually(() => room.connectionState === 'connected', 'connected');
 });
 
 for (const [name, lose] of [

@@ -10,6 +10,8 @@ export class RoomServer {
   calls = { join: [], offer: [], answer: [], candidates: [], mute: [], leave: [] };
   /** Refusals to come, by route: `[{status, code}]`, used up one by one. */
   refusals = {};
+  /** A promise that the next replies to joins wait for. */
+  holding = null;
   others = [];
   iceServers = [];
   revision = 0;
@@ -59,12 +61,14 @@ export class RoomServer {
       return;
     }
     this.calls[route].push({ ...body, path: url.pathname, token: request.headers.authorization });
+    const { others } = this; // as things stand now, however late the reply is
+    if (route === 'join') await this.holding;
     const refusal = this.refusals[route]?.shift();
     if (refusal) reply(response, refusal.status, { title: 'no', ...refusal });
-    else this.#accept(route, body, response);
+    else this.#accept(route, body, others, response);
   }
 
-  #accept(route, body, response) {
+  #accept(route, body, others, response) {
     if (route === 'join') {
       this.revision = body.offer ? 1 : 0;
       reply(response, 201, {
@@ -75,7 +79,7 @@ export class RoomServer {
         token: 'own-token',
         token_expires_at: 0,
         ice_servers: this.iceServers,
-        participants: this.others,
+        participants: others,
         answer: body.offer ? { sdp: '', revision: 1 } : null,
         tracks: tracksOf(body.offer),
       });
