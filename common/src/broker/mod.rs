@@ -213,17 +213,27 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Removes it from the queue.
+    /// Removes it from the queue. An acknowledgement under way when the connection breaks may be lost although
+    /// it succeeded: the message then comes again, with `redelivered`.
+    ///
+    /// # Errors
+    /// `Unavailable` when the delivery went back meanwhile (its inbox or connection is gone): it comes again.
     pub async fn acknowledge(mut self) -> BrokerResult<()> {
         self.settle.acknowledge().await
     }
 
     /// Puts it back at its old place, counting one delivery.
+    ///
+    /// # Errors
+    /// `Unavailable` when it is back already.
     pub async fn put_back(mut self) -> BrokerResult<()> {
         self.settle.put_back().await
     }
 
-    /// Sends it to the dead-letter queue.
+    /// Sends it to the dead-letter queue. On an error it is put back.
+    ///
+    /// # Errors
+    /// `Unavailable` when it is back already or the dead-letter queue cannot be reached now.
     pub async fn dead_letter(mut self) -> BrokerResult<()> {
         self.settle.dead_letter().await
     }

@@ -6,7 +6,8 @@ use crate::broker::topology::DEAD_LETTERS;
 pub async fn a_full_queue_refuses(subject: Subject) {
     let broker = subject.connection().await;
     for kind in [QueueKind::Durable, QueueKind::Exclusive] {
-        let queue = declared(&*broker, QueueSpec { kind, max_length: 3, expires: None, ..plain_queue() }).await;
+        let queue =
+            declared(&*broker, QueueSpec { kind, max_length: 3, expires: None, ..plain_queue() }).await;
         send_all(&*broker, &queue, &["1", "2", "3"]).await;
         for _ in 0..3 {
             let result = broker.send(Destination::Queue(&queue), message("4")).await;
@@ -16,6 +17,31 @@ pub async fn a_full_queue_refuses(subject: Subject) {
         expect_in_order(&mut inbox, &["1", "2"]).await;
         send(&*broker, &queue, "5").await;
         expect_in_order(&mut inbox, &["3", "5"]).await;
+        expect_drained(&*broker, &queue, inbox).await;
+    }
+}
+
+pub async fn a_message_put_back_into_a_full_queue_is_not_lost(subject: Subject) {
+    let broker = subject.connection().await;
+    for delivery_limit in [None, Some(10)] {
+        let queue = declared(&*broker, QueueSpec { max_length: 1, delivery_limit, ..plain_queue() }).await;
+        send(&*broker, &queue, "1").await;
+        let mut inbox = open(&*broker, &queue, 1).await;
+        let first = next(&mut inbox).await;
+        send(&*broker, &queue, "2").await;
+        assert_eq!(
+            refused(broker.send(Destination::Queue(&queue), message("3")).await),
+            BrokerErrorKind::Full
+        );
+        first.put_back().await.unwrap();
+        let mut found = Vec::new();
+        for _ in 0..2 {
+            let delivery = next(&mut inbox).await;
+            found.push((text(&delivery), delivery.redelivered));
+            delivery.acknowledge().await.unwrap();
+        }
+        found.sort();
+        assert_eq!(found, [("1".to_owned(), true), ("2".to_owned(), false)]);
         expect_drained(&*broker, &queue, inbox).await;
     }
 }
@@ -44,7 +70,9 @@ pub async fn one_full_queue_does_not_stop_a_fanout(subject: Subject) {
     for text in ["1", "2", "3", "4", "5"] {
         broker.send(Destination::Exchange(&exchange), message(text)).await.unwrap();
     }
-    for (queue, expected) in [(&idle, ["3", "4", "5"].as_slice()), (&roomy, ["1", "2", "3", "4", "5"].as_slice())] {
+    for (queue, expected) in
+        [(&idle, ["3", "4", "5"].as_slice()), (&roomy, ["1", "2", "3", "4", "5"].as_slice())]
+    {
         let mut inbox = open(&*broker, queue, 10).await;
         expect_in_order(&mut inbox, expected).await;
         expect_drained(&*broker, queue, inbox).await;
@@ -134,7 +162,11 @@ pub async fn a_message_put_back_too_often_is_dead_lettered(subject: Subject) {
             for attempt in 1..=3 {
                 let delivery = next(&mut inbox).await;
                 assert_eq!(text(&delivery), poison);
-                assert_eq!((delivery.attempt, delivery.redelivered), (attempt, attempt > 1), "{kind:?} {exclusive}");
+                assert_eq!(
+                    (delivery.attempt, delivery.redelivered),
+                    (attempt, attempt > 1),
+                    "{kind:?} {exclusive}"
+                );
                 // Both ways of putting back count.
                 if attempt == 2 {
                     drop(delivery);

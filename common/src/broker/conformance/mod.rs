@@ -19,8 +19,8 @@ use futures::future::BoxFuture;
 use uuid::Uuid;
 
 use super::{
-    Broker, BrokerError, BrokerErrorKind, BrokerResult, Delivery, Destination, Inbox, InboxOptions, Message, QueueKind,
-    QueueSpec, WhenFull,
+    Broker, BrokerError, BrokerErrorKind, BrokerResult, Delivery, Destination, Inbox, InboxOptions, Message,
+    QueueKind, QueueSpec, WhenFull,
 };
 
 pub mod inboxes;
@@ -89,6 +89,7 @@ macro_rules! broker_conformance {
         );
         $crate::broker_conformance!(@in limits: $subject;
             a_full_queue_refuses
+            a_message_put_back_into_a_full_queue_is_not_lost
             a_full_queue_loses_its_oldest
             one_full_queue_does_not_stop_a_fanout
             a_message_expires

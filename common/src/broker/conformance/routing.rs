@@ -62,7 +62,9 @@ pub async fn oversized_messages_and_impossible_names_are_refused(subject: Subjec
         let result = broker.send(Destination::Queue(&queue), message).await;
         assert_eq!(refused(result), BrokerErrorKind::Internal);
     }
-    for name in [String::new(), "x".repeat(MAX_NAME_BYTES + 1), "ü".repeat(MAX_NAME_BYTES), "amq.x".to_owned()] {
+    for name in
+        [String::new(), "x".repeat(MAX_NAME_BYTES + 1), "ü".repeat(MAX_NAME_BYTES), "amq.x".to_owned()]
+    {
         let spec = QueueSpec { name: name.clone(), ..plain_queue() };
         let results = [
             broker.declare_queue(&spec).await,

@@ -35,7 +35,8 @@ pub async fn a_message_put_back_comes_before_those_behind_it(subject: Subject) {
 /// Even when the messages behind it are already on their way to the inbox, and several go back in any order.
 pub async fn an_exclusive_inbox_gets_back_what_it_put_back_in_order(subject: Subject) {
     let broker = subject.connection().await;
-    let spec = QueueSpec { kind: QueueKind::Exclusive, delivery_limit: Some(3), expires: None, ..plain_queue() };
+    let spec =
+        QueueSpec { kind: QueueKind::Exclusive, delivery_limit: Some(3), expires: None, ..plain_queue() };
     for queue in [declared(&*broker, plain_queue()).await, declared(&*broker, spec).await] {
         send_all(&*broker, &queue, &["1", "2", "3", "4"]).await;
         let mut inbox = open_exclusive(&*broker, &queue, 10).await.unwrap();

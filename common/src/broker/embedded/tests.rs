@@ -60,7 +60,8 @@ async fn no_wake_up_is_lost_when_inboxes_come_and_go() {
                 loop {
                     let mut inbox = open(&broker, &queue, 1 + reader % 3).await;
                     for _ in 0..5 {
-                        let next = tokio::time::timeout(Duration::from_micros(50 * u64::from(reader)), inbox.next());
+                        let next =
+                            tokio::time::timeout(Duration::from_micros(50 * u64::from(reader)), inbox.next());
                         if let Ok(Some(delivery)) = next.await {
                             let id = text(&delivery);
                             if delivery.acknowledge().await.is_ok() && found.send(id).is_err() {

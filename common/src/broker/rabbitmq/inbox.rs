@@ -14,7 +14,7 @@ use lapin::{Channel, Consumer};
 use tokio::time::Instant;
 
 use super::error::from_lapin;
-use super::link::{Link, Live, jittered};
+use super::link::{Live, Place, jittered};
 use super::settle::Reader;
 use super::{Shared, bounded, lock};
 use crate::broker::{BrokerError, BrokerErrorKind, BrokerResult, Delivery, Inbox, InboxOptions};
@@ -29,14 +29,14 @@ const LAST_RETRY: Duration = Duration::from_secs(1);
 
 pub(super) struct RabbitInbox {
     shared: Arc<Shared>,
-    link: Arc<Link>,
+    link: Place,
     queue: String,
     options: InboxOptions,
     state: State,
 }
 
 enum State {
-    Open(Open),
+    Open(Box<Open>),
     /// Its consumer ended; to be opened again.
     Interrupted(Interruption),
     Ended,
@@ -65,13 +65,12 @@ impl RabbitInbox {
     /// exclusive queue. `Unavailable`.
     pub(super) async fn open(
         shared: Arc<Shared>,
-        link: Arc<Link>,
+        link: Place,
         queue: &str,
         options: InboxOptions,
     ) -> BrokerResult<Self> {
         let live = link.live()?;
         let open = consume(&shared, &live, queue, options).await?;
-        link.inbox_opened();
         lock(&shared.declared).inbox_opened(queue);
         Ok(Self { shared, link, queue: queue.to_owned(), options, state: State::Open(open) })
     }
@@ -133,7 +132,7 @@ async fn consume(
     live: &Arc<Live>,
     queue: &str,
     options: InboxOptions,
-) -> BrokerResult<Open> {
+) -> BrokerResult<Box<Open>> {
     let channel =
         live.connection.create_channel().await.map_err(|error| from_lapin("open a channel", error))?;
     channel
@@ -146,7 +145,7 @@ async fn consume(
         .await
         .map_err(|error| from_lapin("open an inbox", error))?;
     let reader = Reader::new(shared.clone(), queue, options.exclusive);
-    Ok(Open { generation: live.generation, channel, consumer, reader })
+    Ok(Box::new(Open { generation: live.generation, channel, consumer, reader }))
 }
 
 #[async_trait]
@@ -201,7 +200,6 @@ impl Inbox for RabbitInbox {
 
 impl Drop for RabbitInbox {
     fn drop(&mut self) {
-        self.link.inbox_closed();
         lock(&self.shared.declared).inbox_closed(&self.queue, Instant::now());
     }
 }

@@ -1,12 +1,14 @@
 //! One supervised connection: opens it, notices its loss, and reconnects with back-off for as long as it takes.
 
+use std::net::Ipv6Addr;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
 use lapin::uri::AMQPUri;
-use lapin::{Connection, ConnectionProperties};
+use lapin::{Connection, ConnectionProperties, Event};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -62,9 +64,17 @@ impl Live {
     async fn lost(&self) {
         let mut events = std::pin::pin!(self.connection.events_listener());
         while self.connection.status().connected() {
-            tokio::select! {
-                event = events.next() => if event.is_none() { return },
-                () = tokio::time::sleep(LOOK_AGAIN) => {}
+            let event = tokio::select! {
+                event = events.next() => event,
+                () = tokio::time::sleep(LOOK_AGAIN) => continue,
+            };
+            match event {
+                Some(Event::ConnectionBlocked(reason)) => {
+                    tracing::warn!(reason, "RabbitMQ is short of resources and takes no messages for now");
+                }
+                Some(Event::ConnectionUnblocked) => tracing::info!("RabbitMQ takes messages again"),
+                Some(_) => {}
+                None => return,
             }
         }
     }
@@ -83,7 +93,7 @@ pub(super) struct Link {
     name: &'static str,
     uri: AMQPUri,
     live: watch::Sender<Option<Arc<Live>>>,
-    /// Open inboxes on it.
+    /// Places taken by inboxes.
     inboxes: AtomicUsize,
     closed: CancellationToken,
     ended: CancellationToken,
@@ -134,16 +144,12 @@ impl Link {
         }
     }
 
-    pub(super) fn inboxes(&self) -> usize {
-        self.inboxes.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn inbox_opened(&self) {
-        self.inboxes.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn inbox_closed(&self) {
-        self.inboxes.fetch_sub(1, Ordering::Relaxed);
+    /// Takes a place for one more inbox on this connection, unless `limit` are taken.
+    pub(super) fn reserve(self: &Arc<Self>, limit: usize) -> Option<Place> {
+        self.inboxes
+            .try_update(Ordering::Relaxed, Ordering::Relaxed, |taken| (taken < limit).then_some(taken + 1))
+            .is_ok()
+            .then(|| Place { link: self.clone() })
     }
 
     /// Waits until the connection has been closed after `closed` was cancelled.
@@ -211,9 +217,28 @@ impl Link {
             };
             match attempt {
                 Ok(live) => return Some(live),
-                Err(error) => tracing::debug!(link = self.name, %error, "RabbitMQ is still not reachable"),
+                Err(error) => tracing::info!(link = self.name, %error, "RabbitMQ is still not reachable"),
             }
         }
+    }
+}
+
+/// The place of one inbox on a link.
+pub(super) struct Place {
+    link: Arc<Link>,
+}
+
+impl Deref for Place {
+    type Target = Link;
+
+    fn deref(&self) -> &Link {
+        &self.link
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.link.inboxes.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -237,8 +262,18 @@ pub(super) fn parse(url: &str) -> BrokerResult<AMQPUri> {
         // Strictly, a bare slash names the virtual host "", which hardly anyone has.
         uri.vhost = "/".to_owned();
     }
+    if let Some(address) = ipv6_host(url) {
+        // lapin's parser takes such a host for none, and none for localhost.
+        uri.authority.host = address.to_string();
+    }
     uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
     Ok(uri)
+}
+
+fn ipv6_host(url: &str) -> Option<Ipv6Addr> {
+    let authority = url.split_once("://")?.1.split(['/', '?', '#']).next()?;
+    let host = authority.rsplit('@').next()?;
+    host.strip_prefix('[')?.split_once(']')?.0.parse().ok()
 }
 
 #[cfg(test)]
@@ -251,6 +286,14 @@ mod tests {
             assert_eq!(parse(url).unwrap().vhost, "/", "{url}");
         }
         assert_eq!(parse("amqp://h/calls").unwrap().vhost, "calls");
+    }
+
+    #[test]
+    fn an_ipv6_address_is_not_taken_for_localhost() {
+        let authority = parse("amqp://user:pass@[2001:db8::1]:5673/calls?heartbeat=3").unwrap().authority;
+        assert_eq!((authority.host.as_str(), authority.port), ("2001:db8::1", 5673));
+        assert_eq!(parse("amqp://[::1]").unwrap().authority.host, "::1");
+        assert_eq!(parse("amqp://host/[::1]").unwrap().authority.host, "host");
     }
 
     #[test]

@@ -42,7 +42,7 @@ use tokio_util::sync::CancellationToken;
 use self::declared::Declared;
 use self::error::unavailable;
 use self::inbox::RabbitInbox;
-use self::link::{Link, Live};
+use self::link::{Link, Live, Place};
 use super::metrics::Back;
 use super::topology::{DEAD_LETTERS, dead_letters_queue};
 use super::{
@@ -117,20 +117,26 @@ impl RabbitBroker {
         Ok(broker)
     }
 
-    async fn receiving_link_for(&self, queue: &str) -> BrokerResult<Arc<Link>> {
+    /// A place for one more inbox: on the connection that holds the queue when it is exclusive, else on the first
+    /// with room, else on a new one.
+    async fn place_for_inbox(&self, queue: &str) -> BrokerResult<Place> {
         let shared = &self.shared;
-        let exclusive = lock(&shared.declared).is_exclusive(queue);
-        if exclusive || shared.receiving.inboxes() < shared.inboxes_per_connection {
-            return Ok(shared.receiving.clone());
+        let limit = if lock(&shared.declared).is_exclusive(queue) {
+            usize::MAX
+        } else {
+            shared.inboxes_per_connection
+        };
+        if let Some(place) = shared.receiving.reserve(limit) {
+            return Ok(place);
         }
         let mut more = shared.more.lock().await;
-        if let Some(link) = more.iter().find(|link| link.inboxes() < shared.inboxes_per_connection) {
-            return Ok(link.clone());
+        if let Some(place) = more.iter().find_map(|link| link.reserve(limit)) {
+            return Ok(place);
         }
         let (link, first) = Link::open("receiving", shared.receiving.uri(), shared.closed.clone()).await?;
         shared.runtime.spawn(link.clone().supervise(first, |_| async { Ok(()) }));
         more.push(link.clone());
-        Ok(link)
+        link.reserve(limit).ok_or_else(|| unavailable("no room for another inbox"))
     }
 }
 
@@ -189,21 +195,17 @@ async fn watch_links(
     let (mut sending, mut receiving) = (sending.watch(), receiving.watch());
     loop {
         let up = sending.borrow_and_update().is_some() && receiving.borrow_and_update().is_some();
-        let up = up && !closed.is_cancelled();
         if connected.send_if_modified(|was| std::mem::replace(was, up) != up) {
             Back::Rabbit.connected(up);
         }
-        let changed = tokio::select! {
-            changed = sending.changed() => changed,
-            changed = receiving.changed() => changed,
-            () = closed.cancelled(), if !closed.is_cancelled() => continue,
-        };
-        if changed.is_err() || closed.is_cancelled() {
-            connected.send_replace(false);
-            Back::Rabbit.connected(false);
-            return;
+        tokio::select! {
+            Ok(()) = sending.changed() => {}
+            Ok(()) = receiving.changed() => {}
+            () = closed.cancelled() => break,
         }
     }
+    connected.send_replace(false);
+    Back::Rabbit.connected(false);
 }
 
 /// Gives up after [`CALL_TIMEOUT`].
@@ -268,8 +270,8 @@ impl Broker for RabbitBroker {
 
     async fn open_inbox(&self, queue: &str, options: InboxOptions) -> BrokerResult<Box<dyn Inbox>> {
         check_name(queue)?;
-        let link = bounded(self.receiving_link_for(queue)).await?;
-        let inbox = bounded(RabbitInbox::open(self.shared.clone(), link, queue, options)).await?;
+        let place = bounded(self.place_for_inbox(queue)).await?;
+        let inbox = bounded(RabbitInbox::open(self.shared.clone(), place, queue, options)).await?;
         Ok(Box::new(inbox))
     }
 
@@ -284,6 +286,7 @@ impl Broker for RabbitBroker {
         for link in self.shared.more.lock().await.iter() {
             link.ended().await;
         }
+        self.shared.connected.send_replace(false);
     }
 }
 

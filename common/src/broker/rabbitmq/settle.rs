@@ -19,8 +19,8 @@ use crate::broker::{BrokerErrorKind, BrokerResult, Delivery, Destination, Messag
 const ATTEMPTS: &str = "x-switchyard-attempts";
 /// RabbitMQ's own, on messages of quorum queues.
 const QUORUM_ATTEMPTS: &str = "x-delivery-count";
-/// Pause before a message whose count could not be raised (its queue is full, or sending is down) comes again.
-const COUNT_AGAIN: Duration = Duration::from_secs(1);
+/// Pause before a message that could not be given back (its queue is full, or sending is down) comes again.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// What the deliveries of one inbox on one connection share.
 pub(super) struct Reader {
@@ -29,10 +29,11 @@ pub(super) struct Reader {
     limit: Option<u32>,
     /// The queue has a limit and RabbitMQ does not count for it.
     counts: bool,
-    /// An exclusive inbox keeps what is put back and hands it out again, by delivery tag, which is the order of
-    /// the queue. RabbitMQ still holds it as unsettled, so nothing is lost with this process.
+    /// An exclusive inbox keeps what is put back and hands it out again.
     keeps: bool,
-    kept: Mutex<BTreeMap<u64, Received>>,
+    /// To be handed out again by this inbox, by delivery tag, which is the order of the queue. RabbitMQ holds
+    /// these as unsettled, so nothing is lost with this process.
+    kept: Mutex<BTreeMap<u64, Box<Received>>>,
     changed: Notify,
 }
 
@@ -71,7 +72,7 @@ impl Reader {
     /// `None` when the message first has to be counted: it comes again.
     pub(super) fn receive(self: &Arc<Self>, delivery: lapin::message::Delivery) -> Option<Delivery> {
         let redelivered = delivery.redelivered;
-        let received = Received {
+        let received = Box::new(Received {
             tag: delivery.delivery_tag,
             attempts: attempts(delivery.properties.headers().as_ref()),
             message: Message {
@@ -90,7 +91,7 @@ impl Reader {
                 body: delivery.data,
             },
             acker: delivery.acker,
-        };
+        });
         if self.counts && redelivered {
             self.shared.runtime.spawn(count(self.clone(), received));
             return None;
@@ -98,7 +99,7 @@ impl Reader {
         Some(self.hand_out(received, redelivered))
     }
 
-    fn hand_out(self: &Arc<Self>, received: Received, redelivered: bool) -> Delivery {
+    fn hand_out(self: &Arc<Self>, received: Box<Received>, redelivered: bool) -> Delivery {
         let redelivered = redelivered || received.attempts > 0;
         Back::Rabbit.delivered(redelivered);
         Delivery {
@@ -114,27 +115,44 @@ impl Reader {
     }
 
     /// Keeps the message for this inbox. Gives it back when it may not come again.
-    fn keep(&self, mut received: Received) -> Result<(), Received> {
+    fn keep(&self, mut received: Box<Received>) -> Result<(), Box<Received>> {
         if self.exhausted(received.attempts.saturating_add(1)) {
             return Err(received);
         }
         received.attempts = received.attempts.saturating_add(1);
-        lock(&self.kept).insert(received.tag, received);
-        self.changed.notify_one();
+        self.keep_as_it_is(received);
         Ok(())
     }
 
-    /// Lets RabbitMQ have the message back, counting the delivery where RabbitMQ does not.
+    fn keep_as_it_is(&self, received: Box<Received>) {
+        lock(&self.kept).insert(received.tag, received);
+        self.changed.notify_one();
+    }
+
+    /// Keeps, after a pause, a message that could not be given back. Giving it back uncounted would let it come
+    /// for ever; and in a full queue, before all others, so that the queue would stay full.
+    fn keep_later(self: Arc<Self>, received: Box<Received>) {
+        if received.acker.poisoned() {
+            return;
+        }
+        let runtime = self.shared.runtime.clone();
+        runtime.spawn(async move {
+            tokio::time::sleep(PAUSE).await;
+            if let Err(exhausted) = self.keep(received) {
+                // Its move to the dead letters is tried again when it is put back again.
+                self.keep_as_it_is(exhausted);
+            }
+        });
+    }
+
+    /// Lets RabbitMQ have the message back, counting the delivery where RabbitMQ does not; or moves it to the dead
+    /// letters when it may not come again. On an error nothing has changed.
     async fn give_back(&self, received: &Received) -> BrokerResult<()> {
-        if self.keeps {
-            // Only what may not come again gets here.
-            return self.dead_letter(received).await;
+        if self.counts || self.keeps {
+            self.raise_count(received).await
+        } else {
+            requeue(&received.acker).await
         }
-        if self.counts && self.raise_count(received).await.is_ok() {
-            return Ok(());
-        }
-        // Uncounted rather than lost: it is counted when it comes again.
-        requeue(&received.acker).await
     }
 
     /// Sends the message again with one more attempt, or to the dead letters, and then removes this one.
@@ -164,23 +182,21 @@ impl Reader {
 }
 
 /// Raises the count of a message that came back without us having seen it go: with an inbox or a connection.
-async fn count(reader: Arc<Reader>, received: Received) {
+async fn count(reader: Arc<Reader>, received: Box<Received>) {
     if reader.raise_count(&received).await.is_err() {
-        tokio::time::sleep(COUNT_AGAIN).await;
-        // Fails only with the connection, and then the message comes again by itself.
-        let _ = requeue(&received.acker).await;
+        reader.keep_later(received);
     }
 }
 
 struct RabbitSettle {
     reader: Arc<Reader>,
     /// Taken when settled. Stays while a call waits, so that dropping the call puts the message back.
-    received: Option<Received>,
+    received: Option<Box<Received>>,
 }
 
 impl RabbitSettle {
     fn received(&self) -> BrokerResult<&Received> {
-        self.received.as_ref().filter(|received| !received.acker.poisoned()).ok_or_else(lost)
+        self.received.as_deref().filter(|received| !received.acker.poisoned()).ok_or_else(lost)
     }
 
     /// Keeps the message, when this inbox does that and it may come again.
@@ -212,8 +228,13 @@ impl Settle for RabbitSettle {
             return Ok(());
         }
         let result = self.reader.give_back(self.received()?).await;
-        self.received = None;
-        result
+        match (self.received.take(), result) {
+            (Some(received), Err(_)) if !received.acker.poisoned() => {
+                self.reader.clone().keep_later(received);
+                Ok(())
+            }
+            (_, result) => result,
+        }
     }
 
     async fn dead_letter(&mut self) -> BrokerResult<()> {
@@ -234,8 +255,9 @@ impl Drop for RabbitSettle {
         if let Some(received) = self.received.take() {
             let reader = self.reader.clone();
             self.reader.shared.runtime.spawn(async move {
-                // Fails only with the connection, and then the message comes again by itself.
-                let _ = reader.give_back(&received).await;
+                if reader.give_back(&received).await.is_err() {
+                    reader.keep_later(received);
+                }
             });
         }
     }
