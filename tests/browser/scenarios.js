@@ -195,6 +195,7 @@ export function scenarios(shape) {
         assert.ok(revision - before[index] >= 100, `negotiations: ${before[index]} to ${revision}`);
       }
       await allSeeAndHear([ada, ben, eve]);
+      assert.ok(ada.collisions + ben.collisions > 0, 'the two sides never offered at once');
       // Nothing of what came and went is left behind, and the descriptions did not grow with the rounds.
       for (const one of [ada, ben, eve]) {
         await eventually(`${one.name} knows of no other track`, () =>
@@ -305,6 +306,14 @@ export function scenarios(shape) {
             const joined = await Room.join(link, options);
             Object.assign(window, { sinceJoin: true });
             window.switchyard.room = joined;
+            // Sound that nobody plays is not decoded.
+            const play = (/** @type {MediaStreamTrack | null} */ track) => {
+              if (track) Object.assign(new Audio(), { autoplay: true, srcObject: new MediaStream([track]) });
+            };
+            joined.on('trackSubscribed', play);
+            for (const participant of joined.participants.values()) {
+              for (const publication of participant.tracks.values()) play(publication.track);
+            }
             return joined.localParticipant.id;
           },
           /** @type {const} */ ([`${apis[0]}/#session=${room.id}&token=${room.token}`, apis, guest.name, transport]),

@@ -122,7 +122,8 @@ pub async fn without_the_right_credentials_nothing_happens(deployment: &Deployme
     for (destination, status) in
         [("made-up", 400), (stranger.destination(), 403), (room.ben.destination(), 403)]
     {
-        let body = json!({"destination": destination, "candidates": []});
+        let candidate = json!({"candidate": "", "sdpMLineIndex": 0});
+        let body = json!({"destination": destination, "candidates": [candidate]});
         let refused = room.ada.http().post(&candidates, &body).await;
         assert_eq!(refused.status, status, "{destination}: {refused:?}");
     }
@@ -217,10 +218,13 @@ pub async fn signalling_out_of_order_is_refused(deployment: &Deployment) {
     let stale = json!({"destination": destination, "sdp": good, "revision": 1});
     http.post(&format!("{path}/offer"), &stale).await.expect_problem(409, "offer_collision");
     // Candidates that are none, and far too many.
-    for line in ["nonsense", "candidate:", "candidate:1 1 udp", "candidate:1 1 udp 1 999.1.1.1 1 typ host"] {
+    for line in
+        ["nonsense", "candidate:", "candidate:1 1 udp", "candidate:1 1 udp 1 127.0.0.1 70000 typ host"]
+    {
         let body =
             json!({"destination": destination, "candidates": [{"candidate": line, "sdpMLineIndex": 0}]});
-        http.post(&format!("{path}/candidates"), &body).await.expect_problem(400, "invalid_candidate");
+        let refused = http.post(&format!("{path}/candidates"), &body).await;
+        assert_eq!((refused.status, refused.code()), (400, "invalid_candidate"), "{line:?}: {refused:?}");
     }
     let one = json!({"candidate": "candidate:1 1 udp 2130706431 127.0.0.1 9 typ host", "sdpMLineIndex": 0});
     let flood = json!({"destination": destination, "candidates": vec![one.clone(); 1500]});

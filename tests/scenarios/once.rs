@@ -85,7 +85,7 @@ pub async fn sessions_created_at_once_are_each_there_once(deployment: &Deploymen
     }
     let unique: HashSet<&String> = listed.iter().collect();
     assert_eq!(unique.len(), listed.len(), "none is listed twice");
-    assert_eq!(unique, ids.iter().collect(), "all are listed");
+    assert_eq!(unique, ids.iter().collect::<HashSet<_>>(), "all are listed");
 }
 
 pub async fn muting_twice_with_one_key_is_told_once(deployment: &Deployment) {

@@ -36,6 +36,8 @@ export function launch() {
 export class Person {
   /** Whatever the page complained about. @type {string[]} */
   complaints = [];
+  /** Offers of ours that met one of the server. */
+  collisions = 0;
   id = '';
 
   /**
@@ -62,7 +64,11 @@ export class Person {
     this.context = context;
     this.page = page;
     page.on('console', (message) => {
-      if (message.type() === 'error') this.complaints.push(`console: ${message.text()} ${message.location().url}`);
+      if (message.type() !== 'error') return;
+      const { url } = message.location();
+      // The browser itself logs every 409; this one is how an offer learns that it has to wait its turn.
+      if (url.endsWith('/offer') && message.text().includes('status of 409')) this.collisions += 1;
+      else this.complaints.push(`console: ${message.text()} ${url}`);
     });
     page.on('pageerror', (error) => this.complaints.push(`page: ${error.message}`));
     page.on('crash', () => this.complaints.push('page: crashed'));
