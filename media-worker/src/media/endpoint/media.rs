@@ -7,7 +7,7 @@ use bytes::Bytes;
 use sfu::extension::elements;
 use sfu::{Extension, ExtensionIds, Packet, PublicationId, Sequence, SubscriptionId, Timestamp};
 
-use super::lines::{Line, Published};
+use super::lines::Published;
 use super::{Effects, Endpoint, Life};
 use crate::media::codecs::Payload;
 use crate::media::rtp::arrival::Arrivals;

@@ -1,0 +1,156 @@
+//! How endpoints live and end: lost, restarted, closed by either side, or ended by a fault of ours.
+
+use std::time::{Duration, Instant};
+
+use media_worker::media::{CloseCause, ConnectionState, MediaConfig};
+use rtc::rtp_transceiver::rtp_sender::RtpCodecKind::{Audio, Video};
+
+use crate::world::{World, config};
+
+fn flows(world: &mut World, from: usize, to: usize) {
+    let count = |world: &World| -> usize {
+        world.clients[to].incoming.values().map(|track| track.sequences.len()).sum()
+    };
+    let before = count(world);
+    world.until("media flows", |world| {
+        world.clients[from].send(0, true);
+        count(world) > before + 10
+    });
+}
+
+#[test]
+fn connecting_takes_little_more_than_the_handshake() {
+    let mut world = World::new();
+    // The first connection also warms up what is made once.
+    world.join(&[Audio]);
+    let client = world.open(false);
+    world.clients[client].add_track(Audio);
+    let start = Instant::now();
+    world.negotiate(client, Vec::new()).unwrap();
+    world.until("connected on both sides", |world| {
+        world.clients[client].is_connected && !world.states(client).is_empty()
+    });
+    println!("offer to connected: {:?}", start.elapsed());
+    assert_eq!(world.states(client), [ConnectionState::Connected]);
+}
+
+#[test]
+fn a_panic_in_one_endpoint_ends_only_that_one() {
+    let mut world = World::new();
+    let (ada, ben, eve) = (world.join(&[Audio]), world.join(&[Audio]), world.join(&[Audio]));
+    flows(&mut world, ada, ben);
+    world.runtime.block_on(world.plane.inject_fault(world.clients[eve].endpoint)).unwrap();
+    world.until("eve is closed", |world| {
+        world.clients[eve].send(0, false);
+        world.states(eve).last() == Some(&ConnectionState::Closed(CloseCause::Fault))
+    });
+    world.until("her track is gone for the others", |world| {
+        [ada, ben].iter().all(|client| world.offers(*client).last().is_some_and(|(_, tracks)| tracks.len() == 1))
+    });
+    flows(&mut world, ada, ben);
+    flows(&mut world, ben, ada);
+    let stats = world.runtime.block_on(world.plane.stats()).unwrap();
+    assert_eq!((stats.endpoints, stats.pipelines), (2, 1));
+    let late = world.join(&[]);
+    flows(&mut world, ada, late);
+}
+
+fn hasty() -> MediaConfig {
+    MediaConfig {
+        disconnected_after: Duration::from_millis(1500),
+        grace: Duration::from_millis(1500),
+        ..config()
+    }
+}
+
+#[test]
+fn a_lost_client_is_disconnected_then_closed() {
+    let mut world = World::with(hasty());
+    let (ada, ben) = (world.join(&[Audio]), world.join(&[]));
+    flows(&mut world, ada, ben);
+    world.clients[ada].unplugged = true;
+    world.until("the silence is noticed", |world| {
+        world.states(ada).last() == Some(&ConnectionState::Disconnected)
+    });
+    let noticed = Instant::now();
+    world.until("the grace time runs out", |world| {
+        world.states(ada).last() == Some(&ConnectionState::Closed(CloseCause::GraceExpired))
+    });
+    assert!(noticed.elapsed() >= Duration::from_millis(1000), "not before its time");
+    world.until("its track is gone", |world| world.offers(ben).last().is_some_and(|(_, tracks)| tracks.is_empty()));
+    let states = world.states(ada);
+    assert_eq!(
+        states,
+        [
+            ConnectionState::Connected,
+            ConnectionState::Disconnected,
+            ConnectionState::Closed(CloseCause::GraceExpired)
+        ]
+    );
+}
+
+#[test]
+fn a_client_that_comes_back_in_time_is_connected_again() {
+    let mut world = World::with(MediaConfig { grace: Duration::from_secs(60), ..hasty() });
+    let (ada, ben) = (world.join(&[Audio]), world.join(&[]));
+    flows(&mut world, ada, ben);
+    world.clients[ada].unplugged = true;
+    world.until("the silence is noticed", |world| {
+        world.states(ada).last() == Some(&ConnectionState::Disconnected)
+    });
+    world.clients[ada].unplugged = false;
+    world.until("it is back", |world| {
+        world.clients[ada].send(0, false);
+        world.states(ada).last() == Some(&ConnectionState::Connected)
+    });
+    flows(&mut world, ada, ben);
+}
+
+#[test]
+fn an_ice_restart_keeps_the_endpoint_and_the_media() {
+    let mut world = World::new();
+    let (ada, ben) = (world.join(&[Audio]), world.join(&[]));
+    flows(&mut world, ada, ben);
+    let fragment = |sdp: &str| sdp.lines().find(|line| line.starts_with("a=ice-ufrag")).unwrap().to_string();
+    let before = fragment(world.clients[ada].remote_sdp());
+    for _ in 0..3 {
+        world.clients[ada].restart_ice();
+        let answer = world.negotiate(ada, Vec::new()).unwrap().answer;
+        assert_ne!(fragment(&answer.sdp), before, "the server's credentials change too");
+        flows(&mut world, ada, ben);
+    }
+    assert!(world.states(ada).iter().all(|state| *state == ConnectionState::Connected));
+    let sequences = &world.clients[ben].incoming.values().next().unwrap().sequences;
+    assert_eq!(world.clients[ben].incoming.len(), 1, "it is still the same track");
+    assert!(sequences.windows(2).all(|pair| pair[1] > pair[0]));
+}
+
+#[test]
+fn a_client_that_says_goodbye_is_gone_at_once() {
+    let mut world = World::new();
+    let (ada, ben) = (world.join(&[Audio, Video]), world.join(&[]));
+    flows(&mut world, ada, ben);
+    world.clients[ada].close();
+    world.until("it is told", |world| {
+        world.states(ada).last() == Some(&ConnectionState::Closed(CloseCause::PeerClosed))
+    });
+    world.until("its tracks are gone", |world| {
+        world.offers(ben).last().is_some_and(|(_, tracks)| tracks.is_empty())
+    });
+}
+
+#[test]
+fn closing_tells_the_client_and_nobody_else() {
+    let mut world = World::new();
+    let (ada, ben) = (world.join(&[Audio]), world.join(&[]));
+    flows(&mut world, ada, ben);
+    let told = world.states(ada).len();
+    world.runtime.block_on(world.plane.close_endpoint(world.clients[ada].endpoint)).unwrap();
+    world.until("the client hears the goodbye", |world| world.clients[ada].has_heard_goodbye());
+    world.for_a_while(Duration::from_millis(100), |_| {});
+    assert_eq!(world.states(ada).len(), told, "who closes knows it already");
+    let pipeline = world.pipeline;
+    world.runtime.block_on(world.plane.close_pipeline(pipeline));
+    let stats = world.runtime.block_on(world.plane.stats()).unwrap();
+    assert_eq!((stats.endpoints, stats.pipelines), (0, 0));
+}

@@ -1,0 +1,11 @@
+//! The media plane against clients of another implementation, over real loopback sockets.
+//!
+//! No test waits a fixed time for what must happen: clients and test are driven together until it has.
+
+mod client;
+mod life;
+mod negotiation;
+mod refusals;
+mod repair;
+mod room;
+mod world;
