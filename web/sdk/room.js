@@ -272,6 +272,10 @@ export class Room extends Emitter {
     }
     if (offer && !reply.answer) throw new SwitchyardError('out_of_step', 'the join reply has no answer');
 
+    if (reply.participant.id !== this.localParticipant.id) {
+      this.#channel?.close(); // it brings the events of the one we were
+      this.#channel = null;
+    }
     this.#startChannel();
     this.#iceServers = reply.ice_servers;
     this.#joinedAt = Date.now();
@@ -406,6 +410,9 @@ export class Room extends Emitter {
         const code = codeOf(error);
         if (code === 'unauthorized' && this.#api.token !== this.#api.joinToken) {
           this.#api.token = this.#api.joinToken;
+        } else if (code === 'participant_conflict') {
+          // A link that is not personal may not take over who we were: come as someone new.
+          this.#api.participantId = undefined;
         } else if (FINAL[code]) {
           this.#close(FINAL[code]);
           return;

@@ -282,6 +282,20 @@ test('an expired participant token falls back to the join link', async (context)
   await eventually(() => room.connectionState === 'connected', 'connected');
 });
 
+test('a link that may not take over who we were lets us in as someone new, with new events', async (context) => {
+  const { server, room, log } = await setUp(context);
+  server.refusals.join = [{ status: 401, code: 'unauthorized' }, { status: 409, code: 'participant_conflict' }];
+  const attempts = server.calls.join;
+  server.send('endpoint.state', { endpoint_id: 'end_1', state: 'closed' });
+  await eventually(() => room.connectionState === 'disconnected', 'the two tries that are allowed here');
+  room.reconnect();
+  await eventually(() => room.connectionState === 'connected', 'connected');
+  assert.equal(attempts.at(-1).participant_id, undefined);
+  assert.equal(room.localParticipant.id, 'par_again');
+  server.send('participant.joined', { participant: person('par_c') });
+  await eventually(() => log.includes('participantJoined par_c'), 'an event of the new participant');
+});
+
 for (const [name, type, data, reason] of [
   ['removed by a moderator', 'participant.left', { participant_id: 'par_me', reason: 'removed' }, 'removed'],
   ['the session is closed', 'session.closed', {}, 'session_closed'],

@@ -73,7 +73,7 @@ export class RoomServer {
       this.revision = body.offer ? 1 : 0;
       reply(response, 201, {
         session_id: 'ses_1',
-        participant: { id: 'par_me', name: body.name, state: 'joined', joined_at: 0, tracks: [] },
+        participant: { id: body.participant_id ?? (this.calls.join.length > 1 ? 'par_again' : 'par_me'), name: body.name, state: 'joined', joined_at: 0, tracks: [] },
         endpoint_id: this.endpointId,
         destination: `to-${this.endpointId}`,
         token: 'own-token',
