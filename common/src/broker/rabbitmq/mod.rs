@@ -98,8 +98,10 @@ impl RabbitBroker {
     async fn connect_with(url: &str, inboxes_per_connection: usize) -> BrokerResult<Self> {
         let uri = link::parse(url)?;
         let closed = CancellationToken::new();
-        let (sending, first_sending) = Link::open("sending", uri.clone(), closed.clone()).await?;
-        let (receiving, first_receiving) = Link::open("receiving", uri, closed.clone()).await?;
+        let ((sending, first_sending), (receiving, first_receiving)) = tokio::try_join!(
+            Link::open("sending", uri.clone(), closed.clone()),
+            Link::open("receiving", uri, closed.clone()),
+        )?;
         let shared = Arc::new(Shared {
             sending,
             receiving,
