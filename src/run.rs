@@ -76,6 +76,8 @@ async fn serve(role: Role, settings: Settings, metrics: PrometheusHandle) -> Res
         }
         None => None,
     };
+    // Before anything says that it is ready: whoever reads that may ask it to stop at once.
+    let stop_signal = stop_signal();
     let worker = match role {
         Role::AllInOne | Role::Worker => Some(start_worker(&settings, broker.clone(), store.clone()).await?),
         Role::Api => None,
@@ -95,7 +97,7 @@ async fn serve(role: Role, settings: Settings, metrics: PrometheusHandle) -> Res
     };
 
     let outcome = tokio::select! {
-        signal = stop_signal() => {
+        signal = stop_signal => {
             info!(signal, "stopping");
             Ok(())
         }
@@ -226,13 +228,17 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     }
 }
 
+/// Resolves when the process is asked to stop. Signals count from this call on, not from the first poll.
 #[cfg(unix)]
-async fn stop_signal() -> &'static str {
+fn stop_signal() -> impl Future<Output = &'static str> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).expect("the runtime handles signals");
-    tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = tokio::signal::ctrl_c() => "SIGINT",
+    let mut interrupt = signal(SignalKind::interrupt()).expect("the runtime handles signals");
+    async move {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
     }
 }
 

@@ -86,8 +86,17 @@ impl Worker {
         let listener = Listener::start(context.clone()).await?;
         worker.vital("session listener", listener.run());
         let shared = topology::workers_queue();
-        context.broker.declare_queue(&shared).await?;
-        let inbox = listeners::open(&context, &shared.name, SHARED_PREFETCH, false).await?;
+        let open = async || {
+            context.broker.declare_queue(&shared).await?;
+            listeners::open(&context, &shared.name, SHARED_PREFETCH, false).await
+        };
+        // RabbitMQ ends a connection that reads a quorum queue whose first leader is not elected yet, as happens when
+        // the first workers of a new cluster start together.
+        let patiently = listeners::until_ok("shared inbox", open);
+        let inbox = match tokio::time::timeout(context.config.lease(), patiently).await {
+            Ok(inbox) => inbox,
+            Err(_) => open().await?,
+        };
         worker.vital("shared inbox", queue_inbox(context.clone(), inbox, shared, SHARED_PREFETCH));
         worker.vital("sweep", sweep::run(context.clone()));
         tracing::info!(worker_id = %context.worker_id, media = ?context.media.announced(), "worker ready");

@@ -1,5 +1,7 @@
 //! Extractors whose refusals are problems, and the headers of commands.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
@@ -9,7 +11,9 @@ use axum::response::{IntoResponse, Response};
 use common::model::CommandId;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use uuid::Uuid;
 
 use crate::error::{ApiError, ApiResult, Code};
@@ -31,12 +35,35 @@ impl<T: DeserializeOwned> FromRequest<ApiState> for Json<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &ApiState) -> ApiResult<Self> {
-        let body = axum::Json::<T>::from_request(request, state);
+        let body = axum::Json::<Object<T>>::from_request(request, state);
         match tokio::time::timeout(state.config.timings.read_timeout, body).await {
-            Ok(Ok(axum::Json(value))) => Ok(Self(value)),
+            Ok(Ok(axum::Json(Object(value)))) => Ok(Self(value)),
             Ok(Err(rejection)) => Err(json_refused(&rejection)),
             Err(_) => Err(ApiError::invalid("the body did not arrive in time")),
         }
+    }
+}
+
+/// A JSON object: serde by itself would also fill a struct from an array, in the order of its fields.
+struct Object<T>(T);
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+
+        impl<'de, T: DeserializeOwned> Visitor<'de> for Fields<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(fields))
+            }
+        }
+
+        deserializer.deserialize_map(Fields(PhantomData)).map(Self)
     }
 }
 
