@@ -18,6 +18,8 @@ import { LocalPublication } from './publication.js';
 export class LocalParticipant extends Participant {
   /** In the order of publishing. @type {Set<LocalPublication>} */
   #publications = new Set();
+  /** Every track id that was ever ours, whatever became of the request that named it. @type {Set<string>} */
+  #issued = new Set();
   #hooks;
 
   /** @param {string} name @param {LocalHooks} hooks */
@@ -166,7 +168,7 @@ export class LocalParticipant extends Participant {
       throw new TypeError('this track is published already');
     }
     const by = source ?? (track.kind === 'audio' ? 'microphone' : 'camera');
-    const publication = new LocalPublication(newId('trk'), track, by, muted);
+    const publication = new LocalPublication(this.#issue(), track, by, muted);
     this.#publications.add(publication);
     this.#watch(publication);
     this.#hooks.changed('localTrackPublished', publication);
@@ -176,9 +178,14 @@ export class LocalParticipant extends Participant {
   /** New ids for a rejoin: the old ones may still be known to the server as the lost endpoint's. */
   renew() {
     for (const publication of this.#publications) {
-      publication.id = newId('trk');
+      publication.id = this.#issue();
       publication.serverMuted = publication.muted;
     }
+  }
+
+  /** Whether a track with this id can only have been published by us. @param {string} id */
+  hasIssued(id) {
+    return this.#issued.has(id);
   }
 
   /** Brings the server's idea of what is muted up to ours, after anything that may have parted them. */
@@ -198,6 +205,12 @@ export class LocalParticipant extends Participant {
     publication.muted = muted;
     publication.track.enabled = !muted;
     this.#hooks.mutedChanged(publication);
+  }
+
+  #issue() {
+    const id = newId('trk');
+    this.#issued.add(id);
+    return id;
   }
 
   /** @param {LocalPublication} publication */

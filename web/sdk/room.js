@@ -91,6 +91,7 @@ export class Room extends Emitter {
   /** @type {RTCIceServer[]} */
   #iceServers = [];
   #joinedAt = 0;
+  #closedBy = '';
   #epoch = -1;
   #recovering = false;
   #fruitless = 0;
@@ -266,8 +267,8 @@ export class Room extends Emitter {
       options,
     );
     if (this.#state === 'closed') {
-      // Left while the join was on its way.
-      this.#api.leave().catch(() => {});
+      // Left while the join was on its way. Not after a takeover: the participant is another's by now.
+      if (this.#closedBy === 'left') this.#api.leave().catch(() => {});
       throw new SwitchyardError('closed', 'the room was left');
     }
     if (offer && !reply.answer) throw new SwitchyardError('out_of_step', 'the join reply has no answer');
@@ -434,6 +435,7 @@ export class Room extends Emitter {
   /** @param {string} reason */
   #close(reason) {
     if (this.#state === 'closed') return;
+    this.#closedBy = reason;
     globalThis.removeEventListener?.('pagehide', this.#pageHidden);
     clearInterval(this.#speakerTimer);
     this.#channel?.close();
@@ -495,7 +497,12 @@ export class Room extends Emitter {
 
   /** @param {string} type @param {any} data */
   #handleOwn(type, data) {
-    if (type === 'track.muted' || type === 'track.unmuted') {
+    if (type === 'participant.joined') {
+      // Our own join, or someone with the same personal link: going back in would throw them out in turn.
+      const { tracks } = data.participant;
+      const foreign = (/** @type {import('./types.js').TrackInfo} */ { id }) => !this.localParticipant.hasIssued(id);
+      if (tracks.length > 0 && tracks.every(foreign)) this.#close('taken_over');
+    } else if (type === 'track.muted' || type === 'track.unmuted') {
       if (data.by_admin) this.localParticipant.mutedByAdmin(data.track_id, type === 'track.muted');
     } else if (type === 'participant.left') {
       if (data.reason === 'removed' || data.reason === 'session_closed') this.#close(data.reason);

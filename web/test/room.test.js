@@ -312,6 +312,21 @@ for (const [name, type, data, reason] of [
   });
 }
 
+test('someone else with the same personal link: closed, and the participant is left alone', async (context) => {
+  const { server, room, log } = await setUp(context, { options: { tracks: [{ track: new FakeTrack('audio') }] } });
+  const own = [...room.localParticipant.tracks.values()].map(({ id }) => camera(id));
+  server.send('participant.joined', { participant: person('par_me', own) }); // our own join, told to everyone
+  const held = deferred();
+  server.holding = held.promise;
+  server.send('endpoint.state', { endpoint_id: 'end_1', state: 'closed' });
+  await eventually(() => server.calls.join.length === 2, 'a rejoin on its way');
+  server.send('participant.joined', { participant: person('par_me', [camera('trk_foreign')]) });
+  held.resolve();
+  await eventually(() => log.includes('closed taken_over'), 'closed');
+  assert.equal(server.calls.join.length, 2);
+  assert.equal(server.calls.leave.length, 0);
+});
+
 test('a session that is gone while reconnecting ends the room', async (context) => {
   const { server, log } = await setUp(context);
   server.refusals.join = [{ status: 410, code: 'session_closed' }];
