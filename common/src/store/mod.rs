@@ -256,7 +256,7 @@ pub trait Store: Send + Sync + 'static {
 #[async_trait]
 pub trait SessionWatch: Send {
     /// Waits for the next change. Reconnects and resumes by itself; an error is final for this watch:
-    /// `HistoryLost` (list again and open a new one) or `Unavailable` (open a new one with the last token). Dropping the
+    /// `HistoryLost` (list again and open a new one) or any other kind (open a new one with the last token). Dropping the
     /// future loses nothing.
     async fn next(&mut self) -> StoreResult<SessionChange>;
 }

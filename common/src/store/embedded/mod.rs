@@ -6,8 +6,8 @@
 //! | part | bound |
 //! |---|---|
 //! | sessions, workers | what their owners keep; [`Store::delete_closed_sessions`] removes closed sessions |
-//! | [`feed`] (changes) | [`feed::CHANGES_KEPT`] changes |
-//! | [`timeline`] | entries in all, entries per session and time, see there |
+//! | `feed` (changes) | the last 16,384 changes |
+//! | `timeline` | entries in all, entries per session and time, see there |
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

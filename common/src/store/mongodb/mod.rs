@@ -8,10 +8,10 @@
 //!
 //! | part | does |
 //! |---|---|
-//! | [`sessions`] | every guarded change as one `findOneAndUpdate` |
-//! | [`workers`], [`timeline`] | those collections |
-//! | [`watch`] | the change stream |
-//! | [`failure`] | the driver's errors in our words, without credentials |
+//! | `sessions` | every guarded change as one `findOneAndUpdate` |
+//! | `workers`, `timeline` | those collections |
+//! | `watch` | the change stream |
+//! | `failure` | the driver's errors in our words, without credentials |
 //!
 //! Whatever the URL says, writes wait for the majority and reads go to the primary: a read that follows an acknowledged
 //! write sees it. Documents may carry fields that this version does not know; every update leaves them alone.
