@@ -206,7 +206,8 @@ pub static DEAD_LETTERS: Mutex<()> = Mutex::const_new(());
 /// Waits for the dead letter with this id and removes it; others are put back by dropping the inbox.
 pub async fn dead_letter(broker: &dyn Broker, message_id: &str) -> Message {
     let _turn = DEAD_LETTERS.lock().await;
-    let mut inbox = open(broker, topology::DEAD_LETTERS).await;
+    let options = InboxOptions { prefetch: 1_000, exclusive: false };
+    let mut inbox = broker.open_inbox(topology::DEAD_LETTERS, options).await.unwrap();
     let mut others = Vec::new();
     let search = async {
         loop {

@@ -87,6 +87,7 @@ enum Connections {
 
 impl System {
     pub async fn embedded() -> Self {
+        log();
         let broker = Connections::Embedded(EmbeddedBroker::new());
         Self { broker, store: Arc::new(EmbeddedStore::new()), _alone: None }
     }
@@ -94,6 +95,7 @@ impl System {
     /// A database of its own; the broker alone, because all workers of a broker share the queue `workers`.
     pub async fn cluster() -> Self {
         static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+        log();
         let needed = |name: &str| {
             std::env::var(name)
                 .unwrap_or_else(|_| panic!("{name} is not set: run tests/run, which starts what it names"))
@@ -190,6 +192,13 @@ pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Optio
         assert!(started.elapsed() < patience(), "never happened: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Shows what `RUST_LOG` asks for; by default nothing.
+fn log() {
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    // Only the first test of the process sets it.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
 }
 
 /// The URL with this database instead of its own.

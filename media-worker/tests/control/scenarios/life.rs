@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use common::broker::{BrokerErrorKind, Destination, Message, topology};
+use common::broker::{BrokerErrorKind, InboxOptions, topology};
 use common::message::{CommandBody, ErrorCode, EventBody, LeaveReason, Offer, ReplyBody};
 use common::model::{
     EndpointState, ParticipantId, ParticipantState, SessionId, SessionState, TrackId, TrackKind,
@@ -67,13 +67,10 @@ pub async fn a_session_lives_from_create_to_close(system: System) {
         (SessionState::Closed, 0, 0)
     );
     eventually("the media plane lets go", async || (worker.endpoints().await == 0).then_some(())).await;
-    // Late commands are answered until the queue goes, and then the API learns that it went.
     let queue = topology::session_queue_name(session);
     eventually("the session's queue is deleted", async || {
-        match api.broker.send(Destination::Queue(&queue), Message::default()).await {
-            Err(error) if error.kind == BrokerErrorKind::Unroutable => Some(()),
-            _ => None,
-        }
+        let opened = api.broker.open_inbox(&queue, InboxOptions { prefetch: 1, exclusive: false }).await;
+        matches!(opened, Err(error) if error.kind == BrokerErrorKind::Unroutable).then_some(())
     })
     .await;
     worker.stop().await;
