@@ -11,6 +11,9 @@ import { screenshot } from './support/screenshots.js';
 /** The whole of one test; every wait inside is bounded more tightly. */
 const TEST_TIMEOUT_MS = 300_000 * Number(process.env.SWITCHYARD_TEST_PATIENCE ?? 1);
 
+/** Of the screenshots. */
+const PICTURE = { width: 1280, height: 720 };
+
 /** @param {'embedded' | 'cluster'} shape */
 export function scenarios(shape) {
   describe(`browsers, ${shape}`, { timeout: 4 * TEST_TIMEOUT_MS }, () => {
@@ -47,7 +50,7 @@ export function scenarios(shape) {
 
     scenario('three people in the demo see and hear each other', async () => {
       const address = `${deployment.url}/#room=three`;
-      const ada = await person('Ada');
+      const ada = await person('Ada', { viewport: PICTURE });
       await ada.page.goto(address);
       await ada.page.locator('#name').fill('Ada');
       await eventually('the preview plays', () =>
@@ -90,7 +93,7 @@ export function scenarios(shape) {
 
     scenario('a screen share is seen by the others until it ends', async () => {
       const address = (await deployment.room()).address;
-      const ada = await (await person('Ada')).join(address);
+      const ada = await (await person('Ada', { viewport: PICTURE })).join(address);
       const ben = await (await person('Ben')).join(address);
       const eve = await (await person('Eve')).join(address);
       await allSeeAndHear([ada, ben, eve]);

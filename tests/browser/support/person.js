@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { chromium } from 'playwright-core';
 import { eventually } from './eventually.js';
+import { drawCamera, SCENIC } from './scenery.js';
 
 const FLAGS = [
   '--no-sandbox',
@@ -13,7 +14,7 @@ const FLAGS = [
   '--disable-sync',
   // A camera with a moving picture, a microphone that beeps, and no questions; also for sharing a screen.
   '--use-fake-ui-for-media-stream',
-  '--use-fake-device-for-media-stream=fps=20',
+  '--use-fake-device-for-media-stream=fps=10',
   '--auto-select-desktop-capture-source=Entire screen',
   '--autoplay-policy=no-user-gesture-required',
   // Addresses in candidates as they are: the server does not resolve mDNS names.
@@ -23,6 +24,22 @@ const FLAGS = [
   '--disable-backgrounding-occluded-windows',
   '--disable-renderer-backgrounding',
 ];
+
+/** In the page: a camera that two cores can encode and decode several times at once. */
+function smallCamera() {
+  const devices = navigator.mediaDevices;
+  if (!devices) return;
+  const open = devices.getUserMedia.bind(devices);
+  devices.getUserMedia = (constraints = {}) => {
+    const { video } = constraints;
+    if (!video) return open(constraints);
+    const small = { ...(video === true ? {} : video), width: { ideal: 640 }, height: { ideal: 360 }, frameRate: { ideal: 10 } };
+    return open({ ...constraints, video: small });
+  };
+}
+
+/** Of everything that is waited for in a page. */
+const PATIENCE_MS = 30_000 * Number(process.env.SWITCHYARD_TEST_PATIENCE ?? 1);
 
 export function launch() {
   return chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', headless: true, args: FLAGS });
@@ -43,13 +60,14 @@ export class Person {
   /**
    * @param {import('playwright-core').Browser} browser
    * @param {string} name
-   * @param {import('playwright-core').BrowserContextOptions & { init?: () => void }} [options]
+   * @param {import('playwright-core').BrowserContextOptions} [options]
    */
   static async open(browser, name, options = {}) {
-    const { init, ...rest } = options;
-    const context = await browser.newContext({ viewport: { width: 1280, height: 720 }, ...rest });
-    if (init) await context.addInitScript(init);
+    const context = await browser.newContext({ viewport: { width: 960, height: 600 }, ...options });
+    if (SCENIC) await context.addInitScript(drawCamera, name);
+    else await context.addInitScript(smallCamera);
     const page = await context.newPage();
+    page.setDefaultTimeout(PATIENCE_MS);
     return new Person(name, context, page);
   }
 
@@ -85,6 +103,10 @@ export class Person {
   async enter() {
     const { page } = this;
     await page.locator('#name').fill(this.name);
+    // Whoever is faster than the camera joins as a viewer.
+    await page.locator('#lobby-camera[aria-pressed=true]').waitFor();
+    await page.locator('#lobby-mic[aria-pressed=true]').waitFor();
+    await eventually('devices are open', async () => (await page.locator('#join').textContent()) === 'Join');
     await page.locator('#join').click();
     await page.locator('#room-screen').waitFor({ state: 'visible' }).catch(async (error) => {
       throw new Error(`${this.name} does not get in: ${await page.locator('#join-error').textContent()}; ${this.complaints}; ${error.message}`);
