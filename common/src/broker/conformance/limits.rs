@@ -1,7 +1,8 @@
 //! Bounded, expiry, poison.
 
 use super::*;
-use crate::broker::topology::DEAD_LETTERS;
+use crate::broker::topology::{COMMAND_DELIVERY_LIMIT, DEAD_LETTERS, session_queue};
+use crate::model::SessionId;
 
 pub async fn a_full_queue_refuses(subject: Subject) {
     let broker = subject.connection().await;
@@ -180,6 +181,21 @@ pub async fn a_message_put_back_too_often_is_dead_lettered(subject: Subject) {
             expect_dead_letter(&*broker, &poison).await;
         }
     }
+}
+
+pub async fn a_reader_that_did_not_declare_the_queue_counts_too(subject: Subject) {
+    let (owner, reader) = (subject.connection().await, subject.connection().await);
+    let queue = declared(&*owner, session_queue(SessionId::new())).await;
+    let poison = unique("poison");
+    send(&*owner, &queue, &poison).await;
+    let mut inbox = open(&*reader, &queue, 10).await;
+    for attempt in 1..=COMMAND_DELIVERY_LIMIT {
+        let delivery = next(&mut inbox).await;
+        assert_eq!((text(&delivery), delivery.attempt), (poison.clone(), attempt));
+        delivery.put_back().await.unwrap();
+    }
+    expect_dead_letter(&*reader, &poison).await;
+    expect_drained(&*owner, &queue, inbox).await;
 }
 
 pub async fn lost_inboxes_count_as_deliveries(subject: Subject) {

@@ -95,6 +95,7 @@ macro_rules! broker_conformance {
             a_message_expires
             a_queue_expires_without_inbox
             a_message_put_back_too_often_is_dead_lettered
+            a_reader_that_did_not_declare_the_queue_counts_too
             lost_inboxes_count_as_deliveries
             a_message_can_be_dead_lettered_at_once
         );

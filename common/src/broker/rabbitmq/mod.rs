@@ -28,7 +28,8 @@
 //! - **Deliveries are counted** by RabbitMQ for quorum queues. Classic queues do not count: there, a message that
 //!   comes back is sent again with one more attempt in a header, behind a confirm, before the old one is
 //!   acknowledged. Nothing is lost by that, but it comes back at the end of the queue (and its `ttl` starts
-//!   again). Exclusive inboxes keep what is put back and hand it out again themselves, in its old order.
+//!   again). Exclusive inboxes keep what is put back and hand it out again themselves, in its old order; so does
+//!   any inbox with what it cannot give back now, because the queue is full or sending is down.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
