@@ -31,7 +31,9 @@ use crate::replies::Incoming;
 /// User queues that one instance holds at most; beyond it readers are refused with 503.
 const MAX_SLOTS: usize = 50_000;
 /// How long to wait for a holder's answer before opening the queue is tried again.
-const ANSWER_WAIT: Duration = Duration::from_millis(250);
+const ANSWER_WAIT: Duration = Duration::from_millis(100);
+/// How long a broker may take to free a queue that was let go, before its holder is asked again.
+const RELEASE_WAIT: Duration = Duration::from_millis(250);
 /// Pauses between tries to open a queue that is being let go.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LAST_PAUSE: Duration = Duration::from_millis(50);
@@ -289,6 +291,7 @@ impl Readers {
     ) -> Result<Option<Lease>, Refused> {
         let mut pause = FIRST_PAUSE;
         let mut confirmed = cursor.is_none();
+        let mut released: Option<Instant> = None;
         loop {
             match Lease::open(key.0, key.1, self.0.broker.clone(), self.0.store.clone()).await {
                 Ok(mut lease) => {
@@ -305,10 +308,18 @@ impl Readers {
                 Err(error) if error.kind == BrokerErrorKind::Conflict => {}
                 Err(error) => return Err(Refused::Failed(error.into())),
             }
+            if released.is_some_and(|at| at.elapsed() < RELEASE_WAIT) {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LAST_PAUSE);
+                continue;
+            }
             match self.ask_to_let_go(key, cursor, since).await {
                 Ok(Some(LetGo::Released)) => {
                     confirmed = true;
+                    released = Some(Instant::now());
+                    pause = FIRST_PAUSE;
                     metrics::lease_changed("handed_over");
+                    continue;
                 }
                 Ok(Some(LetGo::Over)) => return Ok(None),
                 Ok(Some(LetGo::Newer)) => return Err(Refused::Superseded),

@@ -40,11 +40,19 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Everything that is served.
 pub fn router(state: ApiState) -> Router {
-    let routes: Router<ApiState> = documented().into();
-    routes
-        .merge(web::router())
-        .fallback(not_found)
+    // Layers see only what their router has at that time: fallbacks come first, so that CORS covers them.
+    let v1 = Router::from(v1())
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn(identify_command))
+        .layer(cors());
+    let same_origin = Router::from(demo())
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn(identify_command));
+    let operations =
+        Router::from(operations()).merge(web::router()).method_not_allowed_fallback(method_not_allowed);
+    v1.merge(same_origin)
+        .merge(operations)
+        .fallback(not_found)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(state.clone(), loopback_only))
         .layer(CatchPanicLayer::custom(panicked))
@@ -54,7 +62,11 @@ pub fn router(state: ApiState) -> Router {
 
 /// The routes of the OpenAPI document.
 fn documented() -> OpenApiRouter<ApiState> {
-    let v1 = OpenApiRouter::default()
+    OpenApiRouter::with_openapi(openapi::frame()).merge(v1()).merge(demo()).merge(operations())
+}
+
+fn v1() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::default()
         .routes(routes!(sessions::create, sessions::list))
         .routes(routes!(sessions::read, sessions::close))
         .routes(routes!(sessions::create_link))
@@ -66,17 +78,18 @@ fn documented() -> OpenApiRouter<ApiState> {
         .routes(routes!(tracks::change))
         .routes(routes!(events::read))
         .routes(routes!(events::websocket))
-        .layer(middleware::from_fn(identify_command))
-        .layer(cors());
-    let same_origin = OpenApiRouter::default()
-        .routes(routes!(demo::create_link))
-        .layer(middleware::from_fn(identify_command));
-    let operations = OpenApiRouter::default()
+}
+
+fn demo() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::default().routes(routes!(demo::create_link))
+}
+
+fn operations() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::default()
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .routes(routes!(health::metrics))
-        .routes(routes!(openapi::document));
-    OpenApiRouter::with_openapi(openapi::frame()).merge(v1).merge(same_origin).merge(operations)
+        .routes(routes!(openapi::document))
 }
 
 /// Web pages of any origin may call `/v1`: tokens are in headers, never in cookies.

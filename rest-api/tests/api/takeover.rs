@@ -43,15 +43,14 @@ async fn alternating_polls_lose_and_reorder_nothing() {
     let (session, participant) = (member.session, member.id);
     let clients = apis.each_ref().map(|api| member.at(api));
     let system = std::sync::Arc::new(system);
+    let (progress, mut read) = tokio::sync::watch::channel(0);
     let sending = tokio::spawn({
         let system = system.clone();
         async move {
             for number in 0..EVENTS {
+                // Below the queue's length: beyond it the oldest are lost, as documented.
+                read.wait_for(|read| number - read < 1_000).await.unwrap();
                 system.send_number(session, participant, number).await;
-                // Stay below the queue's length, which a client that does not keep up would lose from.
-                if number % 100 == 0 {
-                    tokio::time::sleep(Duration::from_millis(2)).await;
-                }
             }
         }
     });
@@ -68,6 +67,7 @@ async fn alternating_polls_lose_and_reorder_nothing() {
         slowest = slowest.max(began.elapsed());
         assert_eq!(page.status, 200, "{page:?}");
         received.take(&page.json["events"]);
+        progress.send_replace(received.numbers.len() as i64);
         // Every third poll forgets to confirm: repeats, and nothing worse.
         if polls % 3 != 2
             && let Some(last) = page.json["cursor"].as_str()

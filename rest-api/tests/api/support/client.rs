@@ -34,10 +34,6 @@ pub struct Replied {
 }
 
 impl Replied {
-    pub fn code(&self) -> &str {
-        self.json["code"].as_str().unwrap_or_else(|| panic!("no problem: {self:?}"))
-    }
-
     /// It is a problem of this code and status.
     #[track_caller]
     pub fn is_problem(&self, status: u16, code: &str) {
@@ -145,7 +141,10 @@ fn find(path: &str) -> Option<(&'static str, &'static Value)> {
     DOCUMENT["paths"].as_object().unwrap().iter().find_map(|(template, item)| {
         let parts: Vec<_> = template.split('/').collect();
         let fits = parts.len() == wanted.len()
-            && parts.iter().zip(&wanted).all(|(part, given)| part.starts_with('{') || part == given);
+            && parts
+                .iter()
+                .zip(&wanted)
+                .all(|(part, given)| (part.starts_with('{') && !given.is_empty()) || part == given);
         fits.then_some((template.as_str(), item))
     })
 }

@@ -11,6 +11,7 @@ use common::message::*;
 use common::model::*;
 use common::store::{Guarded, Inserted, Store};
 use common::time::UnixMillis;
+use futures::future::BoxFuture;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -85,8 +86,13 @@ impl Drop for Worker {
 impl Shared {
     async fn attach(self: Arc<Self>, queue: String) {
         let options = InboxOptions { prefetch: 64, exclusive: false };
-        let mut inbox = self.broker.open_inbox(&queue, options).await.unwrap();
-        tokio::spawn(async move {
+        let inbox = self.broker.open_inbox(&queue, options).await.unwrap();
+        tokio::spawn(self.read(inbox));
+    }
+
+    /// Boxed, because handling a command may attach and so read another queue.
+    fn read(self: Arc<Self>, mut inbox: Box<dyn Inbox>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
             loop {
                 let delivery = tokio::select! {
                     () = self.stopped.cancelled() => return,
@@ -95,7 +101,7 @@ impl Shared {
                 let Some(delivery) = delivery else { return };
                 tokio::spawn(self.clone().handle(delivery));
             }
-        });
+        })
     }
 
     async fn handle(self: Arc<Self>, delivery: Delivery) {
