@@ -79,6 +79,26 @@ pub async fn an_exclusive_inbox_keeps_others_out_until_it_is_closed(subject: Sub
     expect_drained(&*first, &queue, inbox).await;
 }
 
+pub async fn an_opening_that_is_dropped_leaves_nothing_behind(subject: Subject) {
+    let broker = subject.connection().await;
+    let queue = declared(&*broker, plain_queue()).await;
+    send_all(&*broker, &queue, &["1", "2", "3"]).await;
+    for step in 0..100 {
+        // Dropped at whatever point it has come to.
+        let opening = open_exclusive(&*broker, &queue, 10);
+        let _ = tokio::time::timeout(Duration::from_micros(step * 30), opening).await;
+    }
+    let inbox = std::cell::RefCell::new(None);
+    eventually("the queue is free", async || {
+        inbox.replace(open_exclusive(&*broker, &queue, 10).await.ok());
+        inbox.borrow().is_some()
+    })
+    .await;
+    let mut inbox = inbox.take().unwrap();
+    expect_in_order(&mut inbox, &["1", "2", "3"]).await;
+    expect_drained(&*broker, &queue, inbox).await;
+}
+
 pub async fn an_inbox_keeps_an_exclusive_one_out(subject: Subject) {
     let (first, second) = (subject.connection().await, subject.connection().await);
     let queue = declared(&*first, plain_queue()).await;

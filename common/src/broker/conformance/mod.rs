@@ -83,6 +83,7 @@ macro_rules! broker_conformance {
             competing_inboxes_get_each_message_once
             prefetch_bounds_what_is_out
             an_exclusive_inbox_keeps_others_out_until_it_is_closed
+            an_opening_that_is_dropped_leaves_nothing_behind
             an_inbox_keeps_an_exclusive_one_out
             deleting_a_queue_ends_its_inboxes
             an_exclusive_queue_belongs_to_its_connection

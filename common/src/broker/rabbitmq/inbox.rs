@@ -11,9 +11,11 @@ use futures::StreamExt;
 use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
+use tokio::runtime::Handle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 
-use super::error::from_lapin;
+use super::error::{from_lapin, unavailable};
 use super::link::{Live, Place, jittered};
 use super::settle::Reader;
 use super::{Shared, bounded, lock};
@@ -39,6 +41,8 @@ enum State {
     Open(Box<Open>),
     /// Its consumer ended; to be opened again.
     Interrupted(Interruption),
+    /// An attempt to go on is under way, in a task of its own.
+    Opening(Interruption, JoinHandle<BrokerResult<Box<Open>>>),
     Ended,
 }
 
@@ -48,6 +52,7 @@ struct Open {
     channel: Channel,
     consumer: Consumer,
     reader: Arc<Reader>,
+    runtime: Handle,
 }
 
 #[derive(Clone, Copy)]
@@ -70,7 +75,7 @@ impl RabbitInbox {
         options: InboxOptions,
     ) -> BrokerResult<Self> {
         let live = link.live()?;
-        let open = consume(&shared, &live, queue, options).await?;
+        let open = opened(start_consuming(&shared, live, queue, options).await)?;
         lock(&shared.declared).inbox_opened(queue);
         Ok(Self { shared, link, queue: queue.to_owned(), options, state: State::Open(open) })
     }
@@ -87,14 +92,19 @@ impl RabbitInbox {
         }
     }
 
-    /// One attempt to go on. Keeps its place when dropped half-way.
+    /// Starts an attempt to go on. Keeps its place when dropped half-way.
     async fn try_again(&mut self, mut interruption: Interruption) {
         let Some(live) = self.link.wait_live().await else {
             self.state = State::Ended;
             return;
         };
         interruption.lost |= live.generation != interruption.generation;
-        let error = match bounded(consume(&self.shared, &live, &self.queue, self.options)).await {
+        let opening = start_consuming(&self.shared, live, &self.queue, self.options);
+        self.state = State::Opening(interruption, opening);
+    }
+
+    async fn attempted(&mut self, mut interruption: Interruption, attempt: BrokerResult<Box<Open>>) {
+        let error = match attempt {
             Ok(open) => {
                 self.state = State::Open(open);
                 return;
@@ -127,25 +137,78 @@ fn is_final(error: &BrokerError, interruption: &Interruption) -> bool {
     }
 }
 
+/// Opens a reader in a task of its own: an opening that is dropped half-way would leave a reader at RabbitMQ that
+/// takes messages, and the queue when exclusive, and that nobody reads. What the task opened for nobody is dropped,
+/// which closes it.
+fn start_consuming(
+    shared: &Arc<Shared>,
+    live: Arc<Live>,
+    queue: &str,
+    options: InboxOptions,
+) -> JoinHandle<BrokerResult<Box<Open>>> {
+    let (shared, queue) = (shared.clone(), queue.to_owned());
+    shared.runtime.clone().spawn(async move { consume(&shared, &live, &queue, options).await })
+}
+
+fn opened<T>(task: Result<BrokerResult<T>, JoinError>) -> BrokerResult<T> {
+    task.unwrap_or_else(|_| Err(unavailable("the runtime is shutting down")))
+}
+
 async fn consume(
     shared: &Arc<Shared>,
     live: &Arc<Live>,
     queue: &str,
     options: InboxOptions,
 ) -> BrokerResult<Box<Open>> {
-    let channel =
-        live.connection.create_channel().await.map_err(|error| from_lapin("open a channel", error))?;
-    channel
-        .basic_qos(options.prefetch.max(1), BasicQosOptions::default())
-        .await
-        .map_err(|error| from_lapin("bound what may be unsettled", error))?;
-    let consume = BasicConsumeOptions { exclusive: options.exclusive, ..BasicConsumeOptions::default() };
-    let consumer = channel
-        .basic_consume(queue.into(), "".into(), consume, FieldTable::default())
-        .await
-        .map_err(|error| from_lapin("open an inbox", error))?;
+    let channel = bounded(async {
+        live.connection.create_channel().await.map_err(|error| from_lapin("open a channel", error))
+    })
+    .await?;
+    let consumer = bounded(async {
+        channel
+            .basic_qos(options.prefetch.max(1), BasicQosOptions::default())
+            .await
+            .map_err(|error| from_lapin("bound what may be unsettled", error))?;
+        let consume = BasicConsumeOptions { exclusive: options.exclusive, ..BasicConsumeOptions::default() };
+        channel
+            .basic_consume(queue.into(), "".into(), consume, FieldTable::default())
+            .await
+            .map_err(|error| from_lapin("open an inbox", error))
+    })
+    .await;
+    let consumer = match consumer {
+        Ok(consumer) => consumer,
+        Err(error) => {
+            // The answer may still be on its way.
+            close(&channel).await;
+            return Err(error);
+        }
+    };
     let reader = Reader::new(shared.clone(), queue, options.exclusive);
-    Ok(Box::new(Open { generation: live.generation, channel, consumer, reader }))
+    Ok(Box::new(Open {
+        generation: live.generation,
+        channel,
+        consumer,
+        reader,
+        runtime: shared.runtime.clone(),
+    }))
+}
+
+/// Closes a channel and with it its reader. When this fails the channel is closed already.
+async fn close(channel: &Channel) {
+    if channel.status().connected() {
+        let closing = channel.close(200, "closed".into());
+        let _ = bounded(async { closing.await.map_err(|error| from_lapin("close an inbox", error)) }).await;
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if self.channel.status().connected() {
+            let channel = self.channel.clone();
+            self.runtime.spawn(async move { close(&channel).await });
+        }
+    }
 }
 
 #[async_trait]
@@ -157,6 +220,11 @@ impl Inbox for RabbitInbox {
                 State::Interrupted(interruption) => {
                     let interruption = *interruption;
                     self.try_again(interruption).await;
+                }
+                State::Opening(interruption, opening) => {
+                    let interruption = *interruption;
+                    let attempt = opened(opening.await);
+                    self.attempted(interruption, attempt).await;
                 }
                 State::Open(open) => {
                     if let Some(kept) = open.reader.hand_out_kept() {
@@ -186,14 +254,7 @@ impl Inbox for RabbitInbox {
 
     async fn close(self: Box<Self>) {
         if let State::Open(open) = &self.state {
-            // When this fails the channel is gone already, which closes the inbox as well.
-            let _ = bounded(async {
-                open.channel
-                    .close(200, "closed".into())
-                    .await
-                    .map_err(|error| from_lapin("close an inbox", error))
-            })
-            .await;
+            close(&open.channel).await;
         }
     }
 }

@@ -274,7 +274,7 @@ impl Broker for RabbitBroker {
     async fn open_inbox(&self, queue: &str, options: InboxOptions) -> BrokerResult<Box<dyn Inbox>> {
         check_name(queue)?;
         let place = bounded(self.place_for_inbox(queue)).await?;
-        let inbox = bounded(RabbitInbox::open(self.shared.clone(), place, queue, options)).await?;
+        let inbox = RabbitInbox::open(self.shared.clone(), place, queue, options).await?;
         Ok(Box::new(inbox))
     }
 
