@@ -74,7 +74,10 @@ pub(super) async fn join(context: &Context, invocation: &Invocation, join: &Join
     Err(unavailable("the session's place keeps changing"))
 }
 
-/// The reply of an earlier try of the same command.
+/// The reply of an earlier try of the same command. `None`: there was none, or it did not get as far as a reply.
+///
+/// A join whose endpoint has come and gone (or died with its worker) is not done again: whoever sent it has its reply, and
+/// its client rejoins with a command of its own. Doing it again would bring in a ghost.
 async fn repeat(context: &Context, session: &Session, join: &Join<'_>) -> Result<Option<ReplyBody>, Failure> {
     if context.registry.join_has_ended(join.command_id) {
         return Err(endpoint_gone().into());
@@ -83,10 +86,12 @@ async fn repeat(context: &Context, session: &Session, join: &Join<'_>) -> Result
         .participant(join.participant_id)
         .filter(|participant| participant.command_id == join.command_id)
         .and_then(|participant| participant.endpoint.as_ref());
-    let Some(live) = endpoint.and_then(|endpoint| context.registry.endpoint(endpoint.id)) else {
-        // Of another worker, which then recognises it, or of one that died with it: then it is done anew.
-        return Ok(None);
-    };
+    let Some(endpoint) = endpoint else { return Ok(None) };
+    if endpoint.state == EndpointState::Closed {
+        return Err(endpoint_gone().into());
+    }
+    // Unknown here: the worker that hosts it recognises it, or an earlier try here failed after all and is replaced.
+    let Some(live) = context.registry.endpoint(endpoint.id) else { return Ok(None) };
     let memory = live.memory.lock().await;
     Ok(memory.join_reply.clone().filter(|_| !memory.gone))
 }
@@ -108,10 +113,10 @@ async fn settle(
     let session = match placement::home(&session, host.as_ref(), now) {
         Home::At(pipeline) => return Ok(Some((session, pipeline))),
         Home::Nowhere => session,
-        Home::Lost(pipeline) => match context.drop_pipeline(&session, &pipeline).await? {
-            Some(after) if after.pipeline().is_none() && after.state == SessionState::Open => after,
-            _ => return Ok(None),
-        },
+        Home::Lost(pipeline) => {
+            context.drop_pipeline(&session, &pipeline).await?;
+            return Ok(None);
+        }
     };
     let mut workers = context.store.workers().await?;
     workers.retain(|worker| !unreachable.contains(&worker.id));

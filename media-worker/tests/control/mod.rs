@@ -51,6 +51,7 @@ macro_rules! run_scenarios {
             lost: a_worker_without_its_media_thread_says_that_it_ended,
             lost: a_stopped_worker_hands_its_sessions_over,
             lost: a_join_right_after_a_crash_goes_to_the_survivor,
+            lost: a_join_that_outlived_its_worker_is_not_done_again,
             lost: a_dead_workers_sessions_are_interrupted_once_its_lease_ran_out,
             lost: a_worker_declared_dead_starts_anew,
             lost: who_does_not_rejoin_and_sessions_that_stay_empty_are_cleared_away,
@@ -61,6 +62,7 @@ macro_rules! run_scenarios {
             faults: a_lost_change_stream_is_made_up_for,
             faults: events_wait_for_a_broker_that_is_away_and_keep_their_order,
             faults: a_reply_that_could_not_be_sent_comes_with_the_next_try,
+            faults: an_outage_of_the_store_does_not_touch_what_runs,
             faults: a_panic_ends_only_its_command
         );
     };

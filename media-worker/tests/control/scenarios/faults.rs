@@ -7,6 +7,7 @@ use common::broker::topology;
 use common::message::{CommandBody, ErrorCode, EventBody, ReplyBody};
 use common::model::{CommandId, ParticipantId, SessionId};
 use common::store::{Store, StoreErrorKind};
+use common::time::UnixMillis;
 
 use crate::control::api::{created, dead_letter, join_body, joined};
 use crate::control::faults::{Fault, FaultyBroker, FaultyStore};
@@ -100,6 +101,34 @@ pub async fn an_accepted_offer_is_answered_in_an_outage_and_stored_after_it(syst
     store.heal();
     events.until_kind("track.published").await;
     assert_eq!(system.store.session(session).await.unwrap().unwrap().participants[0].tracks, tracks);
+    worker.stop().await;
+}
+
+pub async fn an_outage_of_the_store_does_not_touch_what_runs(system: System) {
+    let store = FaultyStore::over(system.store.clone());
+    let worker = system.worker_with(hasty(), store.clone()).await;
+    let api = system.api().await;
+    let session = api.create().await;
+    let target = api.join(session).await.joined.target;
+    let failures = Arc::new(AtomicUsize::new(0));
+    let counted = failures.clone();
+    store.plan(move |operation| {
+        counted.fetch_add(usize::from(operation == "renew_worker"), Ordering::SeqCst);
+        Some(Fault::Fail(StoreErrorKind::Unavailable))
+    });
+    // Longer than a lease: nobody could see this worker alive.
+    eventually("many heartbeats failed", async || (failures.load(Ordering::SeqCst) > 4).then_some(())).await;
+    assert_eq!(worker.endpoints().await, 1);
+    let candidates = CommandBody::Candidates { target, candidates: Vec::new() };
+    assert_eq!(api.tell(target.worker_id, candidates.clone()).await, Ok(ReplyBody::Accepted));
+    store.heal();
+    eventually("the lease is renewed", async || {
+        let row = system.store.worker(target.worker_id).await.unwrap()?;
+        (row.lease_until > UnixMillis::now()).then_some(())
+    })
+    .await;
+    assert_eq!(api.tell(target.worker_id, candidates).await, Ok(ReplyBody::Accepted));
+    assert_eq!(api.join(session).await.joined.target.pipeline_id, target.pipeline_id);
     worker.stop().await;
 }
 

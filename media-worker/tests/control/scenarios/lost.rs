@@ -7,7 +7,7 @@ use common::message::{CommandBody, ErrorCode, EventBody, LeaveReason};
 use common::model::{ParticipantId, ParticipantState, SessionState};
 use media_worker::WorkerConfig;
 
-use crate::control::api::join_body;
+use crate::control::api::{join_body, joined};
 use crate::control::{System, eventually, hasty, patience};
 
 pub async fn a_stopped_worker_hands_its_sessions_over(system: System) {
@@ -54,6 +54,30 @@ pub async fn a_join_right_after_a_crash_goes_to_the_survivor(system: System) {
     assert_eq!(other.target.worker_id, alive[0].worker.id());
     events.until_kind("session.interrupted").await;
     assert_eq!(other.others[0].state, ParticipantState::Disconnected);
+    for worker in alive {
+        worker.stop().await;
+    }
+}
+
+pub async fn a_join_that_outlived_its_worker_is_not_done_again(system: System) {
+    let workers = [system.worker().await, system.worker().await];
+    let api = system.api().await;
+    let session = api.create().await;
+    let queue = topology::session_queue_name(session);
+    let command = api.command(join_body(session, ParticipantId::new(), None));
+    let target = joined(api.call_with(&queue, &command).await.unwrap()).joined.target;
+    let (dead, alive): (Vec<_>, Vec<_>) =
+        workers.into_iter().partition(|worker| worker.worker.id() == target.worker_id);
+    for worker in dead {
+        worker.crash().await;
+    }
+    // As when the worker died between its reply and the acknowledgement.
+    api.send(&queue, &command).await;
+    let replies = api.replies(command.command_id, 2).await;
+    assert_eq!(replies[1].result.clone().unwrap_err().code, ErrorCode::EndpointGone);
+    let stored = system.store.session(session).await.unwrap().unwrap();
+    assert_eq!(stored.participants[0].state, ParticipantState::Disconnected);
+    assert_eq!(alive[0].endpoints().await, 0, "no ghost");
     for worker in alive {
         worker.stop().await;
     }
