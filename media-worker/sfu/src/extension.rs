@@ -8,6 +8,10 @@
 pub enum Extension {
     /// RFC 9143: the m-line that a packet belongs to. Hop by hop.
     Mid,
+    /// RFC 8852: the encoding that a packet belongs to. Hop by hop.
+    StreamId,
+    /// RFC 8852: the encoding that a retransmission repairs. Hop by hop.
+    RepairedStreamId,
     /// Transport-wide sequence number for congestion control. Hop by hop.
     TransportSequence,
     /// Absolute send time. Hop by hop: it says when the sender of this hop sent it.
@@ -23,8 +27,10 @@ pub enum Extension {
 }
 
 impl Extension {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Mid,
+        Self::StreamId,
+        Self::RepairedStreamId,
         Self::TransportSequence,
         Self::AbsoluteSendTime,
         Self::AudioLevel,
@@ -35,7 +41,10 @@ impl Extension {
 
     /// Whether it is meant for the far end rather than for this hop.
     pub const fn is_end_to_end(self) -> bool {
-        !matches!(self, Self::Mid | Self::TransportSequence | Self::AbsoluteSendTime)
+        matches!(
+            self,
+            Self::AudioLevel | Self::VideoOrientation | Self::PlayoutDelay | Self::DependencyDescriptor
+        )
     }
 }
 
@@ -191,7 +200,8 @@ mod tests {
 
     #[test]
     fn end_to_end_extensions_change_their_id_and_hop_by_hop_ones_stay_behind() {
-        let publisher = ids(&[(Extension::Mid, 4), (Extension::AudioLevel, 1), (Extension::TransportSequence, 3)]);
+        let publisher =
+            ids(&[(Extension::Mid, 4), (Extension::AudioLevel, 1), (Extension::TransportSequence, 3)]);
         let subscriber = ids(&[(Extension::Mid, 9), (Extension::AudioLevel, 10)]);
         let map = IdMap::between(&publisher, &subscriber);
         let mut out = Vec::new();
@@ -222,12 +232,12 @@ mod tests {
         fn any_block_is_read_without_panic_and_written_well_formed(
             profile in prop_oneof![Just(0xbedeu16), Just(0x1000), any::<u16>()],
             block in proptest::collection::vec(any::<u8>(), 0..300),
-            to in proptest::collection::vec(0u8..=14, 7),
+            to in proptest::collection::vec(0u8..=14, Extension::ALL.len()),
         ) {
             let mut publisher = ExtensionIds::default();
             let mut subscriber = ExtensionIds::default();
             for (index, extension) in Extension::ALL.into_iter().enumerate() {
-                publisher.set(extension, index as u8 * 2 + 1);
+                publisher.set(extension, index as u8 + 1);
                 subscriber.set(extension, to[index]);
             }
             let map = IdMap::between(&publisher, &subscriber);

@@ -82,7 +82,8 @@ fn payload(media: &Media, format: &Format) -> Option<Payload> {
             key.trim().eq_ignore_ascii_case(name).then(|| value.trim())
         })
     };
-    let is = |name: &str, clock_rate| format.name.eq_ignore_ascii_case(name) && format.clock_rate == clock_rate;
+    let is =
+        |name: &str, clock_rate| format.name.eq_ignore_ascii_case(name) && format.clock_rate == clock_rate;
     let codec = if media.is_audio() {
         is("opus", 48_000).then_some(Codec::Opus)?
     } else if !media.is_video() {
@@ -106,14 +107,23 @@ fn payload(media: &Media, format: &Format) -> Option<Payload> {
     let repair_type = media
         .formats
         .iter()
-        .find(|it| it.name.eq_ignore_ascii_case("rtx") && it.parameters.split(';').any(|it| it.trim() == repairs))
+        .find(|it| {
+            it.name.eq_ignore_ascii_case("rtx") && it.parameters.split(';').any(|it| it.trim() == repairs)
+        })
         .map(|it| it.payload_type);
-    Some(Payload { codec, payload_type: format.payload_type, repair_type, parameters: format.parameters.clone() })
+    Some(Payload {
+        codec,
+        payload_type: format.payload_type,
+        repair_type,
+        parameters: format.parameters.clone(),
+    })
 }
 
 /// The URIs under which extensions are negotiated.
-const URIS: [(Extension, &str); 7] = [
+const URIS: [(Extension, &str); 9] = [
     (Extension::Mid, "urn:ietf:params:rtp-hdrext:sdes:mid"),
+    (Extension::StreamId, "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id"),
+    (Extension::RepairedStreamId, "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id"),
     (
         Extension::TransportSequence,
         "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01",
@@ -160,10 +170,13 @@ pub fn extensions_for(codec: Codec) -> &'static [Extension] {
     }
 }
 
-/// The ids of those extensions of an m-line that are known and mean something for its codec.
+/// The ids of those extensions of an m-line that are known and mean something for its codec; with those
+/// that tell encodings apart when it has several.
 pub fn extension_ids(media: &Media, codec: Codec) -> ExtensionIds {
     let mut ids = ExtensionIds::default();
-    for extension in extensions_for(codec) {
+    let encodings: &[Extension] =
+        if media.encodings.is_empty() { &[] } else { &[Extension::StreamId, Extension::RepairedStreamId] };
+    for extension in extensions_for(codec).iter().chain(encodings) {
         if let Some((id, _)) = media.extensions.iter().find(|(_, known)| known == uri(*extension)) {
             ids.set(*extension, *id);
         }
@@ -272,6 +285,7 @@ mod tests {
             extensions: vec![(4, uri(Extension::Mid).into()), (5, uri(Extension::PlayoutDelay).into())],
             sources: Vec::new(),
             repairs: Vec::new(),
+            encodings: Vec::new(),
         }
     }
 
@@ -292,14 +306,20 @@ mod tests {
             (107, "rtx", "apt=106"),
             (96, "VP8", ""),
         ]);
-        let found: Vec<_> = known(&media).into_iter().map(|it| (it.codec, it.payload_type, it.repair_type)).collect();
+        let found: Vec<_> =
+            known(&media).into_iter().map(|it| (it.codec, it.payload_type, it.repair_type)).collect();
         assert_eq!(found, [(Codec::H264, 106, Some(107)), (Codec::Vp8, 96, None)]);
     }
 
     #[test]
     fn a_client_is_always_called_by_its_own_numbers_and_others_do_not_collide() {
         let mut numbering = Numbering::default();
-        numbering.learn(&video(&[(45, "VP8", ""), (46, "rtx", "apt=45"), (108, "red", ""), (96, "ulpfec", "")]));
+        numbering.learn(&video(&[
+            (45, "VP8", ""),
+            (46, "rtx", "apt=45"),
+            (108, "red", ""),
+            (96, "ulpfec", ""),
+        ]));
         let vp8 = numbering.payload(Codec::Vp8).unwrap();
         assert_eq!((vp8.payload_type, vp8.repair_type), (45, Some(46)));
         let mut used = vec![45, 46, 108, 96];

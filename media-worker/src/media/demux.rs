@@ -59,10 +59,15 @@ mod tests {
         let path = |port| Path { remote: ([127, 0, 0, 1], port).into(), local: None };
         let mut demux = Demux::default();
         demux.bind_fragment("known", 3);
-        let check = |fragment: &str| stun::request(&format!("{fragment}:x"), "secret", true, provider.crypto());
+        let check =
+            |fragment: &str| stun::request(&format!("{fragment}:x"), "secret", true, provider.crypto());
         assert_eq!(demux.endpoint(path(1), &check("known")), Some(3));
         assert_eq!(demux.endpoint(path(1), &check("unknown")), None);
-        assert_eq!(demux.endpoint(path(1), &[22, 0, 0]), None, "a path is bound by its endpoint, not by a datagram");
+        assert_eq!(
+            demux.endpoint(path(1), &[22, 0, 0]),
+            None,
+            "a path is bound by its endpoint, not by a datagram"
+        );
         demux.bind_path(path(1), 3);
         assert_eq!(demux.endpoint(path(1), &[22, 0, 0]), Some(3));
         assert_eq!(demux.endpoint(path(2), &[22, 0, 0]), None);

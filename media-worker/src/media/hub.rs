@@ -65,6 +65,8 @@ pub struct Hub {
     events: mpsc::Sender<MediaEvent>,
     backlog: VecDeque<MediaEvent>,
     transmits: Vec<Transmit>,
+    /// Empty; kept for its memory.
+    spare_effects: Effects,
     stats: MediaStats,
 }
 
@@ -90,6 +92,7 @@ impl Hub {
             events,
             backlog: VecDeque::new(),
             transmits: Vec::new(),
+            spare_effects: Effects::default(),
             stats: MediaStats::default(),
         }
     }
@@ -176,34 +179,31 @@ impl Hub {
     }
 
     fn offer(&mut self, now: Instant, id: EndpointId, offer: &Offer) -> Result<Negotiated, MediaError> {
-        let applied = self.fenced(now, id, |endpoint, pipeline, host, effects| {
+        let negotiated = self.fenced(now, id, |endpoint, pipeline, host, effects| {
             let own: Vec<TrackId> = endpoint.tracks().map(|track| track.id).collect();
             let sources = &pipeline.sources;
             let is_taken =
                 |id: TrackId| !own.contains(&id) && sources.iter().any(|source| source.track.track_id == id);
             endpoint.handle_offer(now, offer, host, &mut pipeline.session, is_taken, effects)
         })?;
-        self.after_description(now, id, applied.retired_fragment.as_deref());
-        Ok(applied.negotiated)
+        self.after_description(now, id);
+        Ok(negotiated)
     }
 
     fn answer(&mut self, now: Instant, id: EndpointId, answer: &Answer) -> Result<(), MediaError> {
-        let answered = self.fenced(now, id, |endpoint, pipeline, host, effects| {
+        let unpublished = self.fenced(now, id, |endpoint, pipeline, host, effects| {
             endpoint.handle_answer(now, answer, host, &mut pipeline.session, effects)
         })?;
-        self.after_description(now, id, answered.retired_fragment.as_deref());
-        if !answered.unpublished.is_empty() {
-            self.emit(MediaEvent::Unpublished { endpoint_id: id, tracks: answered.unpublished });
+        self.after_description(now, id);
+        if !unpublished.is_empty() {
+            self.emit(MediaEvent::Unpublished { endpoint_id: id, tracks: unpublished });
         }
         Ok(())
     }
 
     /// Brings the tables in line with what a description changed, and tells the others.
-    fn after_description(&mut self, now: Instant, id: EndpointId, retired: Option<&str>) {
+    fn after_description(&mut self, now: Instant, id: EndpointId) {
         let Some(key) = self.by_id.get(&id).copied() else { return };
-        if let Some(fragment) = retired {
-            self.demux.forget_fragment(fragment);
-        }
         let Some(member) = &mut self.members[key] else { return };
         for fragment in member.endpoint.fragments() {
             self.demux.bind_fragment(fragment, key);
@@ -239,7 +239,8 @@ impl Hub {
         if before == after {
             return;
         }
-        let others: Vec<_> = hosted.pipeline.members.iter().copied().filter(|key| *key != publisher).collect();
+        let others: Vec<_> =
+            hosted.pipeline.members.iter().copied().filter(|key| *key != publisher).collect();
         for key in others {
             self.want_offer(now, key);
         }
@@ -279,7 +280,12 @@ impl Hub {
         }
     }
 
-    fn candidates(&mut self, now: Instant, id: EndpointId, candidates: &[Candidate]) -> Result<(), MediaError> {
+    fn candidates(
+        &mut self,
+        now: Instant,
+        id: EndpointId,
+        candidates: &[Candidate],
+    ) -> Result<(), MediaError> {
         self.fenced(now, id, |endpoint, _, _, _| endpoint.add_candidates(candidates))
     }
 
@@ -385,20 +391,19 @@ impl Hub {
         let pipeline_key = member.pipeline;
         let hosted = self.pipelines[pipeline_key].as_mut().ok_or(MediaError::EndpointGone)?;
         let host = Host { identity: &self.identity, announced: &self.announced };
-        let mut effects = Effects::default();
+        let mut effects = std::mem::take(&mut self.spare_effects);
         let result = catch_unwind(AssertUnwindSafe(|| {
             call(&mut member.endpoint, &mut hosted.pipeline, &host, &mut effects)
         }));
-        match result {
-            Ok(result) => {
-                self.carry_out(now, key, pipeline_key, effects);
-                result
-            }
-            Err(_) => {
-                self.fault(now, key);
-                Err(MediaError::EndpointGone)
-            }
-        }
+        let result = result.unwrap_or_else(|_| {
+            // What it wanted before it panicked is not to be trusted.
+            effects = Effects::default();
+            self.fault(now, key);
+            Err(MediaError::EndpointGone)
+        });
+        self.carry_out(now, key, pipeline_key, &mut effects);
+        self.spare_effects = effects;
+        result
     }
 
     fn fault(&mut self, now: Instant, key: EndpointKey) {
@@ -409,20 +414,24 @@ impl Hub {
         self.emit(MediaEvent::State { endpoint_id, state: ConnectionState::Closed(CloseCause::Fault) });
     }
 
-    fn carry_out(&mut self, now: Instant, key: EndpointKey, pipeline: PipelineKey, mut effects: Effects) {
-        self.stats.drops += effects.drops;
+    /// Does what an endpoint wants done and leaves `effects` empty.
+    fn carry_out(&mut self, now: Instant, key: EndpointKey, pipeline: PipelineKey, effects: &mut Effects) {
+        self.stats.drops += std::mem::take(&mut effects.drops);
         self.transmits.append(&mut effects.transmits);
-        for path in effects.forgotten {
+        for path in effects.forgotten.drain(..) {
             self.demux.forget_path(path, key);
         }
-        for path in effects.bound {
+        for path in effects.bound.drain(..) {
             self.demux.bind_path(path, key);
         }
-        for received in effects.received {
+        for fragment in effects.retired.drain(..) {
+            self.demux.forget_fragment(&fragment);
+        }
+        for received in effects.received.drain(..) {
             self.forward(now, pipeline, received);
         }
         self.drain_outputs(now, pipeline, None);
-        for state in effects.states {
+        for state in effects.states.drain(..) {
             let Some(member) = &self.members[key] else { break };
             let endpoint_id = member.endpoint.id;
             if matches!(state, ConnectionState::Closed(_)) {
@@ -538,7 +547,12 @@ impl Hub {
 
     fn schedule_endpoint(&mut self, now: Instant, key: EndpointKey) {
         let Some(member) = self.members.get_mut(key).and_then(Option::as_mut) else { return };
-        schedule(&mut self.timers, &mut member.scheduled, member.endpoint.poll_timeout(now), Timer::Endpoint(key));
+        schedule(
+            &mut self.timers,
+            &mut member.scheduled,
+            member.endpoint.poll_timeout(now),
+            Timer::Endpoint(key),
+        );
     }
 
     fn schedule_pipeline(&mut self, _now: Instant, key: PipelineKey) {

@@ -7,6 +7,23 @@
 //!
 //! The media thread owns its socket and its endpoints outright; nothing on the packet path is shared.
 //! Calls are answered by that thread; dropping a returned future abandons the wait, not the call.
+//!
+//! | module | is |
+//! |---|---|
+//! | `plane` | [`MediaPlane`], the handle |
+//! | `thread` | the loop: socket, requests, timers |
+//! | `socket`, `demux` | the one socket; which endpoint a datagram is for |
+//! | `hub`, `pipeline` | all endpoints and pipelines of the thread, and what goes between them |
+//! | `endpoint` | one client: m-lines, offers and answers, its RTP |
+//! | `negotiation` | revisions, collisions, coalescing of server offers (pure) |
+//! | `sdp`, `codecs` | descriptions, read and written; codecs and header extensions |
+//! | `transport` | ICE-lite, DTLS, SRTP |
+//! | `rtp` | packets, repair, reports, transport-wide feedback |
+//!
+//! DTLS and SRTP are webrtc-rs' (`rtc`), used below its peer connection. Its peer connection is made for
+//! clients: it puts new tracks into a client's m-lines, stops what turns inactive, changes state before
+//! it refuses, and each packet costs more the more m-lines there are. Here SDP is planned completely
+//! before anything changes, and a packet's cost does not depend on the number of m-lines.
 
 mod codecs;
 mod demux;
@@ -117,13 +134,27 @@ pub enum CloseCause {
 #[derive(Debug, Clone, PartialEq)]
 pub enum MediaEvent {
     /// A server offer to hand to the client. One at a time per endpoint.
-    Offer { endpoint_id: EndpointId, revision: u64, sdp: String, tracks: Vec<SubscribedTrack> },
+    Offer {
+        endpoint_id: EndpointId,
+        revision: u64,
+        sdp: String,
+        tracks: Vec<SubscribedTrack>,
+    },
     /// The server's candidates; the last one is empty (end-of-candidates).
-    Candidates { endpoint_id: EndpointId, candidates: Vec<Candidate> },
-    State { endpoint_id: EndpointId, state: ConnectionState },
+    Candidates {
+        endpoint_id: EndpointId,
+        candidates: Vec<Candidate>,
+    },
+    State {
+        endpoint_id: EndpointId,
+        state: ConnectionState,
+    },
     /// The client's answer to a server offer stopped these tracks' m-lines: they are no longer
     /// published. (What a client's own offer unpublishes is in [`Negotiated`].)
-    Unpublished { endpoint_id: EndpointId, tracks: Vec<TrackId> },
+    Unpublished {
+        endpoint_id: EndpointId,
+        tracks: Vec<TrackId>,
+    },
 }
 
 /// Counters since start, for the heartbeat and `/metrics`.

@@ -54,20 +54,24 @@ impl Pipeline {
     }
 
     pub fn route(&self, subscription: SubscriptionId) -> Option<Route> {
-        self.routes.get(subscription.index()).copied().flatten().filter(|route| route.subscription == subscription)
+        self.routes
+            .get(subscription.index())
+            .copied()
+            .flatten()
+            .filter(|route| route.subscription == subscription)
     }
 
     /// All routes of one publication's live subscriptions are found through the session; this is who
     /// publishes it.
     pub fn publisher(&self, publication: PublicationId) -> Option<EndpointKey> {
-        self.sources.iter().find(|source| source.track.publication == publication).map(|source| source.publisher)
+        self.sources
+            .iter()
+            .find(|source| source.track.publication == publication)
+            .map(|source| source.publisher)
     }
 
     /// The routes whose m-lines carry a publication.
     pub fn routes_of(&self, publication: PublicationId) -> impl Iterator<Item = Route> {
-        self.session
-            .subscriptions_of(publication)
-            .iter()
-            .filter_map(|subscription| self.route(*subscription))
+        self.session.subscriptions_of(publication).iter().filter_map(|subscription| self.route(*subscription))
     }
 }

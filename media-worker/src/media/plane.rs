@@ -113,7 +113,11 @@ impl MediaPlane {
     ///
     /// # Errors
     /// `EndpointGone`, `InvalidCandidate` (none of the batch is taken), `LimitExceeded`, `Unavailable`.
-    pub async fn candidates(&self, endpoint_id: EndpointId, candidates: Vec<Candidate>) -> Result<(), MediaError> {
+    pub async fn candidates(
+        &self,
+        endpoint_id: EndpointId,
+        candidates: Vec<Candidate>,
+    ) -> Result<(), MediaError> {
         self.call(|respond| Request::Candidates(endpoint_id, candidates, respond)).await?
     }
 
@@ -121,7 +125,12 @@ impl MediaPlane {
     ///
     /// # Errors
     /// `EndpointGone`, `TrackNotFound`, `Unavailable`.
-    pub async fn set_muted(&self, endpoint_id: EndpointId, track_id: TrackId, muted: bool) -> Result<Track, MediaError> {
+    pub async fn set_muted(
+        &self,
+        endpoint_id: EndpointId,
+        track_id: TrackId,
+        muted: bool,
+    ) -> Result<Track, MediaError> {
         self.call(|respond| Request::SetMuted(endpoint_id, track_id, muted, respond)).await?
     }
 

@@ -55,10 +55,13 @@ impl Socket {
 
     /// Receives one batch and hands each datagram out with its path. Returns whether there may be more.
     pub fn receive(&mut self, mut each: impl FnMut(Path, &[u8])) -> bool {
-        let mut slices: Vec<IoSliceMut<'_>> = self.buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
+        let mut slices: Vec<IoSliceMut<'_>> =
+            self.buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
         let count = match self.state.recv(UdpSockRef::from(&self.socket), &mut slices, &mut self.metas) {
             Ok(count) => count,
-            Err(error) => return error.kind() == io::ErrorKind::Interrupted,
+            // Anything but an empty socket is about one datagram; what follows it must not wait, because
+            // the poller speaks up only once for what is there.
+            Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
         };
         drop(slices);
         for (meta, buffer) in self.metas[..count].iter().zip(&self.buffers) {

@@ -145,10 +145,8 @@ impl Client {
         };
         let name = format!("{kind:?}{ssrc}");
         let track = MediaStreamTrack::new("stream".into(), name, "label".into(), kind, vec![encoding]);
-        let init = RTCRtpTransceiverInit {
-            direction: RTCRtpTransceiverDirection::Sendonly,
-            ..Default::default()
-        };
+        let init =
+            RTCRtpTransceiverInit { direction: RTCRtpTransceiverDirection::Sendonly, ..Default::default() };
         let id = self.pc.add_transceiver_from_track(track, Some(init)).unwrap();
         self.outgoing.push(Outgoing {
             sender: id.into(),

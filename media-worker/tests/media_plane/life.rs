@@ -45,7 +45,9 @@ fn a_panic_in_one_endpoint_ends_only_that_one() {
         world.states(eve).last() == Some(&ConnectionState::Closed(CloseCause::Fault))
     });
     world.until("her track is gone for the others", |world| {
-        [ada, ben].iter().all(|client| world.offers(*client).last().is_some_and(|(_, tracks)| tracks.len() == 1))
+        [ada, ben]
+            .iter()
+            .all(|client| world.offers(*client).last().is_some_and(|(_, tracks)| tracks.len() == 1))
     });
     flows(&mut world, ada, ben);
     flows(&mut world, ben, ada);
@@ -77,7 +79,9 @@ fn a_lost_client_is_disconnected_then_closed() {
         world.states(ada).last() == Some(&ConnectionState::Closed(CloseCause::GraceExpired))
     });
     assert!(noticed.elapsed() >= Duration::from_millis(1000), "not before its time");
-    world.until("its track is gone", |world| world.offers(ben).last().is_some_and(|(_, tracks)| tracks.is_empty()));
+    world.until("its track is gone", |world| {
+        world.offers(ben).last().is_some_and(|(_, tracks)| tracks.is_empty())
+    });
     let states = world.states(ada);
     assert_eq!(
         states,

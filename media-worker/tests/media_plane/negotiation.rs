@@ -95,7 +95,9 @@ fn who_never_answers_harms_nobody_else() {
     world.until("ada and ben hear each other", |world| {
         world.clients[ada].send(0, false);
         world.clients[ben].send(0, false);
-        [ada, ben].iter().all(|client| world.clients[*client].incoming.values().any(|it| it.sequences.len() > 5))
+        [ada, ben]
+            .iter()
+            .all(|client| world.clients[*client].incoming.values().any(|it| it.sequences.len() > 5))
     });
     world.for_a_while(Duration::from_millis(600), |_| {});
     assert_eq!(world.offers(sulking).len(), 1, "one offer is outstanding, however much changes");

@@ -10,7 +10,12 @@ use rtc::rtp_transceiver::rtp_sender::RtpCodecKind::{Audio, Video};
 use crate::world::World;
 
 fn candidate(text: &str) -> Candidate {
-    Candidate { candidate: text.into(), sdp_mid: Some("0".into()), sdp_m_line_index: Some(0), username_fragment: None }
+    Candidate {
+        candidate: text.into(),
+        sdp_mid: Some("0".into()),
+        sdp_m_line_index: Some(0),
+        username_fragment: None,
+    }
 }
 
 #[test]
@@ -27,7 +32,8 @@ fn bad_descriptions_are_refused_and_the_endpoint_goes_on() {
         let line = good.lines().find(|line| line.starts_with(start)).unwrap();
         format!("{line}\r\n")
     };
-    let short = |at| format!("m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:{at}\r\na=rtpmap:111 opus/48000/2\r\n");
+    let short =
+        |at| format!("m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:{at}\r\na=rtpmap:111 opus/48000/2\r\n");
     let many = session.to_string() + &(0..1000).map(short).collect::<String>();
     let invalid = |why: &str| Err(why.to_string());
     let limit = |what: &'static str| Ok(MediaError::LimitExceeded(what));
@@ -50,7 +56,9 @@ fn bad_descriptions_are_refused_and_the_endpoint_goes_on() {
         match expected {
             Ok(error) => assert_eq!(refused, error),
             Err(reason) => {
-                let MediaError::InvalidSdp(why) = &refused else { panic!("{refused}, not invalid: {reason}") };
+                let MediaError::InvalidSdp(why) = &refused else {
+                    panic!("{refused}, not invalid: {reason}")
+                };
                 assert!(why.contains(&reason), "{why:?} should say {reason:?}");
             }
         }
@@ -94,7 +102,10 @@ fn bad_descriptions_are_refused_and_the_endpoint_goes_on() {
         (format!("{head}{}", video.replace("m=video", "m=audio")), "kind"),
     ] {
         let refused = world.offer(ada, sdp, Vec::new()).unwrap_err();
-        assert!(matches!(&refused, MediaError::InvalidSdp(why) if why.contains(reason)), "{refused} for {reason}");
+        assert!(
+            matches!(&refused, MediaError::InvalidSdp(why) if why.contains(reason)),
+            "{refused} for {reason}"
+        );
     }
     assert_eq!(world.offer(ada, next, Vec::new()).unwrap().answer.revision, 2);
 }
@@ -114,7 +125,10 @@ fn an_unknown_media_kind_and_a_data_channel_are_rejected_and_the_rest_goes_on() 
     assert_eq!(negotiated.tracks.len(), 1);
     assert!(sdp.contains("a=group:BUNDLE 0\r\n"));
     assert!(sdp.contains("m=application 0 UDP/DTLS/SCTP webrtc-datachannel\r\n"));
-    assert!(sdp.contains("m=text 0 UDP/TLS/RTP/SAVPF 98\r\n") && sdp.contains("m=video 0 UDP/TLS/RTP/SAVPF 99\r\n"));
+    assert!(
+        sdp.contains("m=text 0 UDP/TLS/RTP/SAVPF 98\r\n")
+            && sdp.contains("m=video 0 UDP/TLS/RTP/SAVPF 99\r\n")
+    );
 }
 
 #[test]
@@ -130,10 +144,19 @@ fn simulcast_is_answered_with_one_encoding() {
         .collect::<String>()
         + "a=rid:h send\r\na=rid:l send\r\na=simulcast:send h;l\r\n\
            a=extmap:10 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id\r\n";
-    let negotiated = world.offer(ada, simulcast, Vec::new()).unwrap();
+    let negotiated = world.offer(ada, simulcast.clone(), Vec::new()).unwrap();
     assert_eq!(negotiated.tracks.len(), 1);
     let answer = negotiated.answer.sdp;
-    assert!(!answer.contains("rid") && !answer.contains("simulcast") && !answer.contains("rtp-stream-id"));
+    assert!(answer.contains("a=rid:h recv\r\na=simulcast:recv h\r\n"), "{answer}");
+    assert!(answer.contains("urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id\r\n"));
+    assert!(!answer.contains("a=rid:l"));
+
+    // Without the extension that tells encodings apart there is nothing to choose.
+    let plain = world.open(false);
+    let unnamed = simulcast.lines().filter(|line| !line.contains("rtp-stream-id"));
+    let unnamed: String = unnamed.map(|line| format!("{line}\r\n")).collect();
+    let answer = world.offer(plain, unnamed, Vec::new()).unwrap().answer.sdp;
+    assert!(!answer.contains("rid") && !answer.contains("simulcast"));
 }
 
 #[test]
@@ -188,7 +211,8 @@ fn hostile_datagrams_are_counted_and_disturb_nobody() {
     let target = world.plane.local_addr();
     let mut stun = vec![0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42];
     stun.resize(20, 9);
-    let kinds: [&[u8]; 6] = [&[], &[255; 40], &[0x16, 0xfe, 0xfd, 0, 0, 0, 0], &[0x80; 100], &stun, &[0x80, 200, 0, 1]];
+    let kinds: [&[u8]; 6] =
+        [&[], &[255; 40], &[0x16, 0xfe, 0xfd, 0, 0, 0, 0], &[0x80; 100], &stun, &[0x80, 200, 0, 1]];
     let mut hostile = 0;
     for round in 0..50 {
         for kind in kinds {

@@ -64,7 +64,10 @@ fn losses_on_the_way_in_are_repaired_for_every_subscriber() {
     assert!(world.clients[ada].lost >= PACKETS / 10, "the link lost {}", world.clients[ada].lost);
     let mut copies = world.clients[ben].first_copies.clone();
     copies.sort_unstable();
-    assert!(copies.windows(2).all(|pair| pair[0] != pair[1]), "each packet is forwarded once, however often it is repaired");
+    assert!(
+        copies.windows(2).all(|pair| pair[0] != pair[1]),
+        "each packet is forwarded once, however often it is repaired"
+    );
 }
 
 #[test]

@@ -43,7 +43,10 @@ fn two_members_see_and_hear_each_other() {
         assert!(tracks.iter().all(|track| track.participant_id == other));
         let mut kinds: Vec<_> = tracks.iter().map(|track| (track.kind, track.source)).collect();
         kinds.sort_by_key(|(kind, _)| *kind == TrackKind::Video);
-        assert_eq!(kinds, [(TrackKind::Audio, TrackSource::Microphone), (TrackKind::Video, TrackSource::Camera)]);
+        assert_eq!(
+            kinds,
+            [(TrackKind::Audio, TrackSource::Microphone), (TrackKind::Video, TrackSource::Camera)]
+        );
         let sdp = world.clients[client].remote_sdp();
         for track in &tracks {
             assert!(sdp.contains(&format!("a=msid:{} {}", track.participant_id, track.track_id)));
@@ -66,7 +69,11 @@ fn candidates_are_announced_once_and_end() {
     assert_eq!(candidates.len(), 1);
     let announced = world.plane.announced();
     assert_eq!(candidates[0].len(), announced.len() + 1);
-    assert!(candidates[0][0].candidate.contains(&format!("127.0.0.1 {} typ host", world.plane.local_addr().port())));
+    assert!(
+        candidates[0][0]
+            .candidate
+            .contains(&format!("127.0.0.1 {} typ host", world.plane.local_addr().port()))
+    );
     assert_eq!(candidates[0].last().unwrap().candidate, "");
 }
 

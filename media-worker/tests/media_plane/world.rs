@@ -15,7 +15,8 @@ use crate::client::Client;
 
 /// How long a test waits for what must happen. A slow machine may stretch it.
 pub fn patience() -> Duration {
-    let factor: u32 = std::env::var("SWITCHYARD_TEST_PATIENCE").ok().and_then(|it| it.parse().ok()).unwrap_or(1);
+    let factor: u32 =
+        std::env::var("SWITCHYARD_TEST_PATIENCE").ok().and_then(|it| it.parse().ok()).unwrap_or(1);
     Duration::from_secs(20) * factor
 }
 
@@ -89,7 +90,11 @@ impl World {
     }
 
     /// The client's own offer, after it has answered what the server offers.
-    pub fn negotiate(&mut self, client: usize, tracks: Vec<TrackDescription>) -> Result<Negotiated, MediaError> {
+    pub fn negotiate(
+        &mut self,
+        client: usize,
+        tracks: Vec<TrackDescription>,
+    ) -> Result<Negotiated, MediaError> {
         let deadline = Instant::now() + patience();
         loop {
             self.route_events();
@@ -129,7 +134,8 @@ impl World {
                 | MediaEvent::State { endpoint_id, .. }
                 | MediaEvent::Unpublished { endpoint_id, .. } => *endpoint_id,
             };
-            let client = self.clients.iter_mut().find(|client| client.endpoint == id).expect("a known endpoint");
+            let client =
+                self.clients.iter_mut().find(|client| client.endpoint == id).expect("a known endpoint");
             if let MediaEvent::Offer { revision, sdp, .. } = &event {
                 client.pending.push_back((*revision, sdp.clone()));
             }

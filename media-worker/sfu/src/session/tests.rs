@@ -172,7 +172,11 @@ fn step() -> impl Strategy<Value = Step> {
         (0..12usize).prop_map(Step::Activate),
         (0..12usize).prop_map(Step::Deactivate),
         (0..6usize, any::<bool>()).prop_map(|(publication, muted)| Step::Mute(publication, muted)),
-        (0..6usize, 0..3u32, any::<bool>()).prop_map(|(publication, ssrc, key)| Step::Packet(publication, ssrc, key)),
+        (0..6usize, 0..3u32, any::<bool>()).prop_map(|(publication, ssrc, key)| Step::Packet(
+            publication,
+            ssrc,
+            key
+        )),
         (0..12usize).prop_map(Step::Request),
         (0..800u64).prop_map(Step::Wait),
     ]

@@ -46,6 +46,8 @@ pub struct Receiving {
     pub payload: Payload,
     pub formats: Vec<Format>,
     pub extensions: ExtensionIds,
+    /// The encoding that is wanted when the client offered several (simulcast).
+    pub encoding: Option<String>,
     pub published: Option<Published>,
 }
 
@@ -125,6 +127,7 @@ impl Line {
                 },
                 extensions: codecs::extension_lines(&receiving.extensions),
                 source: None,
+                encoding: receiving.encoding.as_deref(),
             }),
             Use::Sending(sending) => Body::Media(Media {
                 kind: kind_name(sending.kind),
@@ -142,6 +145,7 @@ impl Line {
                     ssrc: sending.ssrc,
                     repair_ssrc: sending.repair_ssrc,
                 }),
+                encoding: None,
             }),
         };
         Section { mid: &self.mid, body }
@@ -187,10 +191,12 @@ impl Sending {
     /// New SSRCs, so that a receiver starts afresh.
     pub fn renumber(&mut self) {
         self.ssrc = rand::random_range(1..u32::MAX);
-        self.repair_ssrc = self.payload.repair_type.map(|_| loop {
-            let ssrc = rand::random_range(1..u32::MAX);
-            if ssrc != self.ssrc {
-                break ssrc;
+        self.repair_ssrc = self.payload.repair_type.map(|_| {
+            loop {
+                let ssrc = rand::random_range(1..u32::MAX);
+                if ssrc != self.ssrc {
+                    break ssrc;
+                }
             }
         });
     }

@@ -37,6 +37,8 @@ pub enum Received {
 /// What is received on one m-line.
 struct LineStream {
     mid: String,
+    /// The encoding that is wanted of several.
+    encoding: Option<String>,
     payload: Payload,
     extensions: ExtensionIds,
     publication: PublicationId,
@@ -89,10 +91,12 @@ impl Streams {
             self.remove_line(line);
             return;
         };
-        self.transport_sequence_id = extensions.id(Extension::TransportSequence).or(self.transport_sequence_id);
+        self.transport_sequence_id =
+            extensions.id(Extension::TransportSequence).or(self.transport_sequence_id);
         let receiver = self.lines.remove(&line).and_then(|stream| stream.receiver);
         let stream = LineStream {
             mid: media.mid.clone(),
+            encoding: media.encodings.first().cloned(),
             payload: payload.clone(),
             extensions: *extensions,
             publication: published.publication,
@@ -126,10 +130,13 @@ impl Streams {
     /// The m-line of a stream that no description announced: by the MID extension (RFC 9143, section
     /// 9.2), else by a payload type that only one m-line has.
     fn learn(&mut self, payload_type: u8, packet: &Packet) -> Option<StreamRef> {
-        let mid_of = |stream: &LineStream| {
-            let id = stream.extensions.id(Extension::Mid)?;
-            elements(packet.extension_profile, &packet.extensions).find(|(other, _)| *other == id).map(|it| it.1)
+        let value_of = |stream: &LineStream, extension| {
+            let id = stream.extensions.id(extension)?;
+            elements(packet.extension_profile, &packet.extensions)
+                .find(|(other, _)| *other == id)
+                .map(|it| it.1)
         };
+        let mid_of = |stream: &LineStream| value_of(stream, Extension::Mid);
         let says = |stream: &LineStream| mid_of(stream).is_some_and(|mid| mid == stream.mid.as_bytes());
         let has = |stream: &LineStream| {
             stream.payload.payload_type == payload_type || stream.payload.repair_type == Some(payload_type)
@@ -142,6 +149,12 @@ impl Streams {
             _ => return None,
         };
         let (line, is_repair) = (*line, stream.payload.payload_type != payload_type);
+        let named_encoding = if is_repair { Extension::RepairedStreamId } else { Extension::StreamId };
+        if let (Some(wanted), Some(encoding)) = (&stream.encoding, value_of(stream, named_encoding))
+            && wanted.as_bytes() != encoding
+        {
+            return None;
+        }
         if is_repair {
             let stream = StreamRef { line, is_repair };
             self.by_ssrc.insert(packet.ssrc, stream);
@@ -218,11 +231,8 @@ impl Streams {
             send(&out);
         }
         if self.report_due.is_some_and(|due| due <= now) {
-            let blocks: Vec<_> = self
-                .lines
-                .values_mut()
-                .filter_map(|stream| stream.receiver.as_mut()?.report(now))
-                .collect();
+            let blocks: Vec<_> =
+                self.lines.values_mut().filter_map(|stream| stream.receiver.as_mut()?.report(now)).collect();
             self.report_due = (!blocks.is_empty()).then_some(now + REPORT_INTERVAL);
             if !blocks.is_empty() {
                 out.clear();
@@ -243,10 +253,12 @@ impl Endpoint {
         // RFC 5761, section 4: RTCP by its packet type.
         let is_rtcp = matches!(datagram.get(1), Some(192..=223));
         let (least, at) = if is_rtcp { (MIN_RTCP, 4) } else { (MIN_RTP, 8) };
-        let ssrc = datagram.get(at..at + 4).and_then(|it| it.first_chunk::<4>()).map(|it| u32::from_be_bytes(*it));
+        let ssrc =
+            datagram.get(at..at + 4).and_then(|it| it.first_chunk::<4>()).map(|it| u32::from_be_bytes(*it));
         let opened = match ssrc {
             Some(ssrc) if datagram.len() >= least && self.streams.may_look_at(ssrc) => {
-                if is_rtcp { srtp.inbound.decrypt_rtcp(datagram) } else { srtp.inbound.decrypt_rtp(datagram) }.ok()
+                if is_rtcp { srtp.inbound.decrypt_rtcp(datagram) } else { srtp.inbound.decrypt_rtp(datagram) }
+                    .ok()
             }
             _ => None,
         };
@@ -275,7 +287,11 @@ impl Endpoint {
                     if let Some(receiver) = &mut stream.receiver {
                         receiver.handle_sender_report(now, ntp);
                     }
-                    effects.received.push(Received::SenderReport { publication: stream.publication, ntp, rtp });
+                    effects.received.push(Received::SenderReport {
+                        publication: stream.publication,
+                        ntp,
+                        rtp,
+                    });
                 }
             }
             Message::Nack { ssrc, lost: numbers } => {
@@ -284,7 +300,10 @@ impl Endpoint {
                 }
             }
             Message::KeyframeRequest { ssrc } => {
-                let carried = self.senders.get(&ssrc).and_then(|line| self.lines.get(*line)?.sending()?.carried.as_ref());
+                let carried = self
+                    .senders
+                    .get(&ssrc)
+                    .and_then(|line| self.lines.get(*line)?.sending()?.carried.as_ref());
                 effects.received.extend(
                     carried.map(|carried| Received::KeyframeRequest { subscription: carried.subscription }),
                 );
@@ -297,7 +316,8 @@ impl Endpoint {
     }
 
     fn resend(&mut self, now: Instant, line: usize, sequence: Sequence, effects: &mut Effects) {
-        let sender = self.lines.get_mut(line).and_then(|line| line.sending_mut()?.carried.as_mut()?.sender.as_mut());
+        let sender =
+            self.lines.get_mut(line).and_then(|line| line.sending_mut()?.carried.as_mut()?.sender.as_mut());
         let Some(sender) = sender else { return };
         let Some((label, packet)) = sender.resend(now, sequence) else { return };
         let ids = *sender.ids();
@@ -306,7 +326,8 @@ impl Endpoint {
 
     /// Sends a packet of a subscription. `original` is the timestamp that the publisher gave it.
     pub fn send(&mut self, line: usize, packet: &Packet, original: Timestamp, effects: &mut Effects) {
-        let sender = self.lines.get_mut(line).and_then(|line| line.sending_mut()?.carried.as_mut()?.sender.as_mut());
+        let sender =
+            self.lines.get_mut(line).and_then(|line| line.sending_mut()?.carried.as_mut()?.sender.as_mut());
         let Some(sender) = sender else {
             effects.drops += 1;
             return;

@@ -49,6 +49,8 @@ pub struct Effects {
     pub states: Vec<ConnectionState>,
     pub bound: Vec<Path>,
     pub forgotten: Vec<Path>,
+    /// Fragments under which this endpoint is no longer reached.
+    pub retired: Vec<String>,
     /// Datagrams or packets that could not be used.
     pub drops: u64,
 }
@@ -58,10 +60,14 @@ pub struct Effects {
 enum Life {
     /// No complete exchange of descriptions yet.
     New,
-    Connecting { deadline: Instant },
+    Connecting {
+        deadline: Instant,
+    },
     Connected,
     /// Silent; closed at `deadline`.
-    Disconnected { deadline: Instant },
+    Disconnected {
+        deadline: Instant,
+    },
     Closed,
 }
 
@@ -267,6 +273,7 @@ impl Endpoint {
         effects.transmits.push(Transmit { path, datagram: checked.response });
         effects.bound.extend(checked.bound.then_some(path));
         effects.forgotten.extend(checked.forgotten);
+        effects.retired.extend(checked.retired);
         if checked.selected
             && let Some(dtls) = &mut self.dtls
         {
@@ -355,7 +362,10 @@ impl Endpoint {
             Life::Connected => Some(self.last_received + self.disconnected_after),
         };
         let dtls = self.dtls.as_ref().and_then(Dtls::poll_timeout);
-        [life, dtls, self.negotiation.poll_timeout(now), self.poll_media_timeout()].into_iter().flatten().min()
+        [life, dtls, self.negotiation.poll_timeout(now), self.poll_media_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Test hook: the next datagram panics.
@@ -364,7 +374,6 @@ impl Endpoint {
     }
 
     /// Takes the transport part of an accepted description. `dtls` is given for the first one.
-    /// Returns a server fragment that is no longer valid.
     fn set_transport(
         &mut self,
         now: Instant,
@@ -372,7 +381,7 @@ impl Endpoint {
         fingerprint: Fingerprint,
         dtls: Option<Dtls>,
         effects: &mut Effects,
-    ) -> Option<String> {
+    ) {
         self.fingerprint = Some(fingerprint);
         if let Some(mut dtls) = dtls {
             if self.ice.selected().is_some() {
@@ -382,13 +391,10 @@ impl Endpoint {
             self.life = Life::Connecting { deadline: now + CONNECT_TIMEOUT };
             self.flush_dtls(effects);
         }
-        match self.ice.set_remote(credentials) {
-            Restart::No => None,
-            Restart::Yes { retired } => {
-                if let Life::Disconnected { deadline } = &mut self.life {
-                    *deadline = now + self.grace;
-                }
-                retired
+        if let Restart::Yes { retired } = self.ice.set_remote(credentials) {
+            effects.retired.extend(retired);
+            if let Life::Disconnected { deadline } = &mut self.life {
+                *deadline = now + self.grace;
             }
         }
     }
@@ -457,43 +463,4 @@ fn check_candidate(candidate: &Candidate) -> Result<(), MediaError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(text: &str) -> Result<(), MediaError> {
-        check_candidate(&Candidate {
-            candidate: text.into(),
-            sdp_mid: None,
-            sdp_m_line_index: None,
-            username_fragment: None,
-        })
-    }
-
-    #[test]
-    fn candidates_of_browsers_are_accepted() {
-        for text in [
-            "",
-            "candidate:2 1 UDP 2122252543 4f1d5b0e-0f4e-4f93-8c0b-7c1d2f3a4b5c.local 51234 typ host",
-            "candidate:842163049 1 udp 1677729535 203.0.113.7 3478 typ srflx raddr 0.0.0.0 rport 0 generation 0",
-            "candidate:1 1 tcp 1518280447 192.0.2.1 9 typ host tcptype active generation 0 ufrag abcd",
-            "candidate:1 1 udp 1 2001:db8::1 9 typ relay raddr :: rport 9",
-        ] {
-            assert_eq!(check(text), Ok(()), "{text}");
-        }
-    }
-
-    #[test]
-    fn junk_is_refused() {
-        for text in [
-            "junk",
-            "candidate:",
-            "candidate:1 1 udp x 192.0.2.1 9 typ host",
-            "candidate:1 1 udp 1 192.0.2.1 99999 typ host",
-            "candidate:1 1 udp 1 192.0.2.1 9 typ alien",
-            "candidate:1 1 udp 1 192.0.2.1 9",
-            &format!("candidate:{}", "1 ".repeat(1000)),
-        ] {
-            assert!(matches!(check(text), Err(MediaError::InvalidCandidate(_))), "{text}");
-        }
-    }
-}
+mod tests;

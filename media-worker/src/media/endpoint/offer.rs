@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use common::message::{Answer, Offer, TrackDescription};
 use common::model::{Track, TrackId, TrackKind, TrackSource};
-use sfu::{ExtensionIds, Session};
+use sfu::{Extension, ExtensionIds, Session};
 
 use super::lines::{Line, Published, Receiving, Use};
 use super::{Effects, Endpoint};
@@ -25,19 +25,19 @@ pub struct Host<'a> {
     pub announced: &'a [std::net::SocketAddr],
 }
 
-/// An applied offer.
-pub struct Applied {
-    pub negotiated: Negotiated,
-    /// A fragment that no longer names this endpoint.
-    pub retired_fragment: Option<String>,
-}
-
 /// What an offer makes of one m-line.
 enum Plan {
     Reject,
     /// The server's own m-line, unchanged or stopped by the client.
-    Sending { stop: bool },
-    Receiving { kind: TrackKind, payload: Payload, extensions: ExtensionIds, publish: Option<Publish> },
+    Sending {
+        stop: bool,
+    },
+    Receiving {
+        kind: TrackKind,
+        payload: Payload,
+        extensions: ExtensionIds,
+        publish: Option<Publish>,
+    },
 }
 
 /// The track on a receiving m-line after the offer.
@@ -61,7 +61,7 @@ impl Endpoint {
         session: &mut Session,
         is_taken: impl Fn(TrackId) -> bool,
         effects: &mut Effects,
-    ) -> Result<Applied, MediaError> {
+    ) -> Result<Negotiated, MediaError> {
         let revision = self.negotiation.check_client_offer(offer.revision)?;
         let servers = self.lines.iter().filter(|line| line.sending().is_some()).count();
         let description = parse::parse(&offer.sdp, sdp::MAX_CLIENT_MEDIA + servers)?;
@@ -78,8 +78,7 @@ impl Endpoint {
         for (index, (plan, media)) in plans.into_iter().zip(&description.media).enumerate() {
             self.apply(now, index, plan, media, session);
         }
-        let retired_fragment =
-            self.set_transport(now, description.credentials, description.fingerprint, dtls, effects);
+        self.set_transport(now, description.credentials, description.fingerprint, dtls, effects);
         let sdp = self.answer(&description.media, host);
         self.negotiation.complete_client_offer();
         self.activate(now, session);
@@ -88,8 +87,7 @@ impl Endpoint {
         let published = tracks.iter().filter(|track| !before.contains(&track.id)).cloned().collect();
         let unpublished =
             before.into_iter().filter(|id| !tracks.iter().any(|track| track.id == *id)).collect();
-        let negotiated = Negotiated { answer: Answer { sdp, revision }, tracks, published, unpublished };
-        Ok(Applied { negotiated, retired_fragment })
+        Ok(Negotiated { answer: Answer { sdp, revision }, tracks, published, unpublished })
     }
 
     /// RFC 8829, section 5.2.2: m-lines stay where they are; only a rejected one may be replaced.
@@ -174,8 +172,7 @@ impl Endpoint {
         let receiving = line.and_then(Line::receiving);
         let known = codecs::known(media);
         let current = receiving.map(|receiving| receiving.payload.codec);
-        let payload =
-            known.iter().find(|it| Some(it.codec) == current).or_else(|| known.first()).cloned();
+        let payload = known.iter().find(|it| Some(it.codec) == current).or_else(|| known.first()).cloned();
         let (Some(payload), false) = (payload, media.is_rejected) else { return Ok(Plan::Reject) };
         let extensions = codecs::extension_ids(media, payload.codec);
         let kind = if media.is_audio() { TrackKind::Audio } else { TrackKind::Video };
@@ -239,7 +236,10 @@ impl Endpoint {
                 };
                 self.streams.set_line(index, media, &payload, &extensions, published.as_ref());
                 let formats = payload.formats();
-                let receiving = Receiving { kind, payload, formats, extensions, published };
+                // One encoding is taken, the client's first; without the extension that names encodings
+                // they cannot be told apart, and the client sends only one anyway.
+                let encoding = extensions.id(Extension::StreamId).and(media.encodings.first().cloned());
+                let receiving = Receiving { kind, payload, formats, extensions, encoding, published };
                 self.put(index, media, Use::Receiving(receiving));
             }
         }

@@ -23,12 +23,6 @@ pub struct Made {
     pub tracks: Vec<SubscribedTrack>,
 }
 
-/// What an answer changed beyond the server's own m-lines.
-pub struct Answered {
-    pub unpublished: Vec<TrackId>,
-    pub retired_fragment: Option<String>,
-}
-
 impl Endpoint {
     /// Brings the m-lines in line with the tracks that are there, and offers that if it changes
     /// anything. `wanted` are the tracks of everyone else.
@@ -64,7 +58,9 @@ impl Endpoint {
             if gone {
                 self.drop_subscription(index, false, session);
             }
-            changed |= self.lines[index].sending().is_some_and(|sending| sending.carried.is_none() && !sending.is_free);
+            changed |= self.lines[index]
+                .sending()
+                .is_some_and(|sending| sending.carried.is_none() && !sending.is_free);
         }
         if !self.can_subscribe {
             return changed;
@@ -114,7 +110,7 @@ impl Endpoint {
         Some(self.lines.len() - 1)
     }
 
-    /// Applies the client's answer to the outstanding offer.
+    /// Applies the client's answer to the outstanding offer. Returns the tracks that it unpublishes.
     pub fn handle_answer(
         &mut self,
         now: Instant,
@@ -122,7 +118,7 @@ impl Endpoint {
         host: &Host<'_>,
         session: &mut Session,
         effects: &mut Effects,
-    ) -> Result<Answered, MediaError> {
+    ) -> Result<Vec<TrackId>, MediaError> {
         self.negotiation.check_answer(answer.revision)?;
         let description = parse::parse(&answer.sdp, sdp::MAX_CLIENT_MEDIA + self.lines.len())?;
         if description.media.len() != self.lines.len() {
@@ -161,11 +157,10 @@ impl Endpoint {
                 }
             }
         }
-        let retired_fragment =
-            self.set_transport(now, description.credentials, description.fingerprint, dtls, effects);
+        self.set_transport(now, description.credentials, description.fingerprint, dtls, effects);
         self.negotiation.complete_answer();
         self.activate(now, session);
-        Ok(Answered { unpublished, retired_fragment })
+        Ok(unpublished)
     }
 
     /// The client's view of one of the server's m-lines, from its answer or its own later offer.
@@ -175,7 +170,8 @@ impl Endpoint {
         }
         let Some(sending) = self.lines[index].sending_mut() else { return };
         sending.is_free = sending.carried.is_none();
-        let Some(payload) = codecs::known(media).into_iter().find(|it| it.codec == sending.payload.codec) else {
+        let Some(payload) = codecs::known(media).into_iter().find(|it| it.codec == sending.payload.codec)
+        else {
             return;
         };
         let extensions = codecs::extension_ids(media, payload.codec);

@@ -81,7 +81,10 @@ impl Arrivals {
     fn feedback(&mut self) -> Vec<u8> {
         let first = self.waiting[0];
         // From the first that was not reported, so that losses are told too.
-        let base = self.next.filter(|next| (0..i64::from(MAX_STATUSES)).contains(&(first.0 - next))).unwrap_or(first.0);
+        let base = self
+            .next
+            .filter(|next| (0..i64::from(MAX_STATUSES)).contains(&(first.0 - next)))
+            .unwrap_or(first.0);
         let reference = first.1.div_euclid(REFERENCE);
         let mut last = reference * REFERENCE;
         let mut statuses: Vec<u8> = Vec::new();
@@ -113,7 +116,8 @@ impl Arrivals {
         self.count = self.count.wrapping_add(1);
         for seven in statuses.chunks(7) {
             // A status vector of two-bit symbols (section 3.1.4).
-            let symbols = (0..7).fold(0u16, |all, at| all << 2 | u16::from(seven.get(at).copied().unwrap_or(0)));
+            let symbols =
+                (0..7).fold(0u16, |all, at| all << 2 | u16::from(seven.get(at).copied().unwrap_or(0)));
             body.extend_from_slice(&(0xc000 | symbols).to_be_bytes());
         }
         body.extend_from_slice(&deltas);
@@ -140,9 +144,9 @@ mod tests {
             let mut at = i64::from(feedback.reference_time) * REFERENCE;
             let mut deltas = feedback.recv_deltas.iter();
             let symbols = feedback.packet_chunks.iter().flat_map(|chunk| match chunk {
-                rtc::rtcp::transport_feedbacks::transport_layer_cc::PacketStatusChunk::StatusVectorChunk(it) => {
-                    it.symbol_list.clone()
-                }
+                rtc::rtcp::transport_feedbacks::transport_layer_cc::PacketStatusChunk::StatusVectorChunk(
+                    it,
+                ) => it.symbol_list.clone(),
                 other => panic!("only vectors are written, not {other:?}"),
             });
             for (index, symbol) in symbols.take(usize::from(feedback.packet_status_count)).enumerate() {

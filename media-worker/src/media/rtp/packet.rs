@@ -81,10 +81,34 @@ mod tests {
     #[test]
     fn reads_csrcs_extensions_and_padding() {
         let datagram = [
-            0xb1, 0x80 | 96, 0, 7, 0, 0, 0, 9, 0, 0, 0, 5, // fixed header: padding, extension, one CSRC
-            1, 2, 3, 4, // CSRC
-            0xbe, 0xde, 0, 1, 0x10, 0x7f, 0, 0, // one extension
-            0xaa, 0xbb, 0, 2, // payload and padding
+            0xb1,
+            0x80 | 96,
+            0,
+            7,
+            0,
+            0,
+            0,
+            9,
+            0,
+            0,
+            0,
+            5, // fixed header: padding, extension, one CSRC
+            1,
+            2,
+            3,
+            4, // CSRC
+            0xbe,
+            0xde,
+            0,
+            1,
+            0x10,
+            0x7f,
+            0,
+            0, // one extension
+            0xaa,
+            0xbb,
+            0,
+            2, // payload and padding
         ];
         let (payload_type, packet) = parse(Bytes::copy_from_slice(&datagram)).unwrap();
         assert_eq!((payload_type, packet.ssrc, packet.sequence.0, packet.timestamp.0), (96, 5, 7, 9));

@@ -31,7 +31,8 @@ impl Nacks<'_> {
         self.0.chunks_exact(4).flat_map(|entry| {
             let first = Sequence(u16::from_be_bytes([entry[0], entry[1]]));
             let following = u16::from_be_bytes([entry[2], entry[3]]);
-            let following = (0..16u16).filter(move |bit| following & (1 << bit) != 0).map(move |bit| first.plus(bit + 1));
+            let following =
+                (0..16u16).filter(move |bit| following & (1 << bit) != 0).map(move |bit| first.plus(bit + 1));
             std::iter::once(first).chain(following)
         })
     }
@@ -198,7 +199,8 @@ mod tests {
             media_ssrc: 0,
             fir: vec![FirEntry { ssrc: 7, sequence_number: 1 }, FirEntry { ssrc: 8, sequence_number: 1 }],
         };
-        let report = SenderReport { ssrc: 3, ntp_time: 0x0102_0304_0506_0708, rtp_time: 9, ..Default::default() };
+        let report =
+            SenderReport { ssrc: 3, ntp_time: 0x0102_0304_0506_0708, rtp_time: 9, ..Default::default() };
         let mut bytes = report.marshal().unwrap().to_vec();
         bytes.extend(fir.marshal().unwrap());
         let mut all = Vec::new();

@@ -35,7 +35,13 @@ pub struct Sender {
 }
 
 impl Sender {
-    pub fn new(ssrc: u32, payload_type: u8, repair: Option<(u32, u8)>, ids: IdMap, keeps_history: bool) -> Self {
+    pub fn new(
+        ssrc: u32,
+        payload_type: u8,
+        repair: Option<(u32, u8)>,
+        ids: IdMap,
+        keeps_history: bool,
+    ) -> Self {
         Self {
             ssrc,
             payload_type,
@@ -69,12 +75,7 @@ impl Sender {
             }
             self.history[place(packet.sequence)] = Some(Sent { packet: packet.clone(), resent_at: None });
         }
-        Label {
-            payload_type: self.payload_type,
-            ssrc: self.ssrc,
-            sequence: packet.sequence,
-            original: None,
-        }
+        Label { payload_type: self.payload_type, ssrc: self.ssrc, sequence: packet.sequence, original: None }
     }
 
     /// A packet to send again, with its label. `None` when it is too old, or was repeated just now.
@@ -141,7 +142,10 @@ mod tests {
         let (mut sender, now) = (Sender::new(7, 96, None, IdMap::default(), true), Instant::now());
         sender.send(&packet(5), Timestamp(0));
         let (label, _) = sender.resend(now, Sequence(5)).unwrap();
-        assert_eq!((label.ssrc, label.payload_type, label.sequence, label.original), (7, 96, Sequence(5), None));
+        assert_eq!(
+            (label.ssrc, label.payload_type, label.sequence, label.original),
+            (7, 96, Sequence(5), None)
+        );
     }
 
     #[test]

@@ -87,6 +87,8 @@ pub struct Media {
     pub sources: Vec<u32>,
     /// Flow identification groups (RFC 5576): a stream and the one that repairs it.
     pub repairs: Vec<(u32, u32)>,
+    /// The encodings that the client would send at once (RFC 8853), in its order; empty without simulcast.
+    pub encodings: Vec<String>,
 }
 
 impl Media {

@@ -11,6 +11,7 @@ use crate::media::transport::ice::Credentials;
 const MAX_FORMATS: usize = 128;
 const MAX_EXTENSIONS: usize = 32;
 const MAX_SOURCES: usize = 32;
+const MAX_ENCODINGS: usize = 8;
 
 fn invalid(why: impl Into<String>) -> MediaError {
     MediaError::InvalidSdp(why.into())
@@ -50,7 +51,8 @@ pub fn parse(text: &str, max_media: usize) -> Result<Description, MediaError> {
     if lines.next() != Some("v=0") {
         return Err(invalid("it does not start with v=0"));
     }
-    let (mut transport, mut session_direction, mut bundle) = (Transport::default(), Direction::SendRecv, None);
+    let (mut transport, mut session_direction, mut bundle) =
+        (Transport::default(), Direction::SendRecv, None);
     let mut media: Vec<Media> = Vec::new();
     let mut directions: Vec<Option<Direction>> = Vec::new();
     let mut bundle_only: HashSet<usize> = HashSet::new();
@@ -73,7 +75,9 @@ pub fn parse(text: &str, max_media: usize) -> Result<Description, MediaError> {
         let direction = direction(name);
         match (media.last_mut(), direction) {
             (None, Some(direction)) => session_direction = direction,
-            (Some(_), Some(direction)) => *directions.last_mut().expect("one for each m-line") = Some(direction),
+            (Some(_), Some(direction)) => {
+                *directions.last_mut().expect("one for each m-line") = Some(direction)
+            }
             (None, None) => {
                 if let Some(mids) = (name == "group").then(|| value.strip_prefix("BUNDLE")).flatten() {
                     bundle = Some(mids.split_ascii_whitespace().collect::<HashSet<_>>());
@@ -93,7 +97,8 @@ pub fn parse(text: &str, max_media: usize) -> Result<Description, MediaError> {
         line.direction = directions[index].unwrap_or(session_direction);
         // A bundle-only m-line has port 0 and is alive (RFC 9143, section 6).
         line.is_rejected &= !bundle_only.contains(&index);
-        if line.mid.is_empty() || line.mid.len() > 64 || !line.mid.bytes().all(|byte| byte.is_ascii_graphic()) {
+        if line.mid.is_empty() || line.mid.len() > 64 || !line.mid.bytes().all(|byte| byte.is_ascii_graphic())
+        {
             return Err(invalid("an m-line has no usable mid"));
         }
         if !mids.insert(line.mid.clone()) {
@@ -114,9 +119,8 @@ fn media_line(value: &str) -> Result<Media, MediaError> {
     let mut word = || words.next().ok_or_else(|| invalid("an m-line is incomplete"));
     let (kind, port, protocol) = (word()?, word()?, word()?);
     let formats_text = words.next().unwrap_or_default();
-    let token = |text: &str| {
-        !text.is_empty() && text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_graphic())
-    };
+    let token =
+        |text: &str| !text.is_empty() && text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_graphic());
     if !token(kind) || !token(protocol) {
         return Err(invalid("an m-line is incomplete"));
     }
@@ -128,7 +132,11 @@ fn media_line(value: &str) -> Result<Media, MediaError> {
     Ok(Media {
         kind: kind.to_string(),
         protocol: protocol.to_string(),
-        formats_text: formats_text.chars().filter(|char| char.is_ascii_graphic() || *char == ' ').take(512).collect(),
+        formats_text: formats_text
+            .chars()
+            .filter(|char| char.is_ascii_graphic() || *char == ' ')
+            .take(512)
+            .collect(),
         is_rejected: port == 0,
         mid: String::new(),
         direction: Direction::SendRecv,
@@ -136,6 +144,7 @@ fn media_line(value: &str) -> Result<Media, MediaError> {
         extensions: Vec::new(),
         sources: Vec::new(),
         repairs: Vec::new(),
+        encodings: Vec::new(),
     })
 }
 
@@ -188,8 +197,22 @@ fn attribute(media: &mut Media, name: &str, value: &str) {
                 media.repairs.push((source, repair));
             }
         }
+        "simulcast" => media.encodings = encodings(value),
         _ => {}
     }
+}
+
+/// The `send` list of `a=simulcast` (RFC 8853, section 5.1): of alternatives the first, paused or not.
+fn encodings(value: &str) -> Vec<String> {
+    let mut words = value.split(' ');
+    let Some(list) = words.find(|word| *word == "send").and_then(|_| words.next()) else { return Vec::new() };
+    let first = |encoding: &str| {
+        let id = encoding.split(',').next()?.trim_start_matches('~');
+        // RFC 8851, section 10.
+        let is_id = !id.is_empty() && id.len() <= 16 && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        is_id.then(|| id.to_string())
+    };
+    list.split(';').filter_map(first).take(MAX_ENCODINGS).collect()
 }
 
 fn rtpmap(value: &str) -> Option<Format> {
@@ -257,7 +280,10 @@ mod tests {
         assert_eq!(description.credentials.fragment, "abcd");
         assert!(description.fingerprint.0.ends_with(":AA:BB:CC:DD:EE:FF"));
         let [audio, video] = &description.media[..] else { panic!("two m-lines") };
-        assert_eq!((audio.mid.as_str(), audio.direction, audio.is_rejected), ("0", Direction::SendRecv, false));
+        assert_eq!(
+            (audio.mid.as_str(), audio.direction, audio.is_rejected),
+            ("0", Direction::SendRecv, false)
+        );
         assert_eq!((video.mid.as_str(), video.direction), ("1", Direction::SendOnly));
         assert_eq!((&video.sources[..], &video.repairs[..]), (&[11, 12][..], &[(11, 12)][..]));
         assert_eq!(video.extensions, [(3, "urn:x".to_string())]);
@@ -272,7 +298,10 @@ mod tests {
             ("hello".to_string(), "v=0"),
             ([HEAD, TRANSPORT].concat(), "no m-line"),
             ([HEAD, AUDIO].concat(), "no ice-ufrag"),
-            (with(AUDIO).replace("a=ice-pwd:0123456789abcdefghijkl", "a=ice-pwd:short"), "ice-pwd is malformed"),
+            (
+                with(AUDIO).replace("a=ice-pwd:0123456789abcdefghijkl", "a=ice-pwd:short"),
+                "ice-pwd is malformed",
+            ),
             (with(AUDIO).replace("sha-256", "md5"), "not sha-256"),
             (with(AUDIO).replace("00:11:", ""), "fingerprint is malformed"),
             (with(AUDIO).replace("a=mid:0\r\n", ""), "mid"),
@@ -293,6 +322,17 @@ mod tests {
         assert_eq!(parse(&many, MAX_CLIENT_MEDIA), Err(MediaError::LimitExceeded("m-lines")));
         let long = HEAD.to_string() + &"a=x\r\n".repeat(100_000);
         assert_eq!(parse(&long, MAX_CLIENT_MEDIA), Err(MediaError::LimitExceeded("sdp size")));
+    }
+
+    #[test]
+    fn reads_the_encodings_that_would_be_sent() {
+        assert_eq!(encodings("send h;~m,x;l recv a"), ["h", "m", "l"]);
+        assert_eq!(encodings("recv a;b send c"), ["c"]);
+        assert!(
+            encodings("recv a").is_empty()
+                && encodings("send").is_empty()
+                && encodings("send ;.;").is_empty()
+        );
     }
 
     #[test]

@@ -14,7 +14,11 @@ pub struct Section<'a> {
 
 pub enum Body<'a> {
     /// Port 0 (RFC 8829, section 5.3.1).
-    Rejected { kind: &'a str, protocol: &'a str, formats: &'a str },
+    Rejected {
+        kind: &'a str,
+        protocol: &'a str,
+        formats: &'a str,
+    },
     Media(Media<'a>),
 }
 
@@ -27,6 +31,8 @@ pub struct Media<'a> {
     pub feedback: &'a [&'a str],
     pub extensions: Vec<(u8, &'a str)>,
     pub source: Option<Source>,
+    /// The one encoding of several that the server wants (RFC 8853).
+    pub encoding: Option<&'a str>,
 }
 
 /// What the server sends on an m-line.
@@ -124,6 +130,9 @@ fn render_media(
             write!(out, "a=fmtp:{payload_type} {parameters}\r\n")?;
         }
     }
+    if let Some(encoding) = media.encoding {
+        write!(out, "a=rid:{encoding} recv\r\na=simulcast:recv {encoding}\r\n")?;
+    }
     if let Some(source) = &media.source {
         let Source { stream_id, track_id, ssrc, repair_ssrc } = source;
         if let Some(repair) = repair_ssrc {
@@ -171,7 +180,11 @@ mod tests {
             &[
                 Section {
                     mid: "d",
-                    body: Body::Rejected { kind: "application", protocol: "UDP/DTLS/SCTP", formats: "webrtc-datachannel" },
+                    body: Body::Rejected {
+                        kind: "application",
+                        protocol: "UDP/DTLS/SCTP",
+                        formats: "webrtc-datachannel",
+                    },
                 },
                 Section {
                     mid: "v",
@@ -182,6 +195,7 @@ mod tests {
                         feedback: &["nack"],
                         extensions: vec![(3, "urn:x")],
                         source: Some(source),
+                        encoding: None,
                     }),
                 },
             ],

@@ -45,6 +45,8 @@ pub struct Checked {
     pub forgotten: Option<Path>,
     /// Media goes to another path than before.
     pub selected: bool,
+    /// A server fragment that is no longer valid: the restart that replaced it is complete.
+    pub retired: Option<String>,
 }
 
 /// The ICE state of one endpoint.
@@ -102,7 +104,12 @@ impl Agent {
     }
 
     /// Answers a check, or not when it is not authentic.
-    pub fn handle_check(&mut self, path: Path, request: &Request<'_>, crypto: &dyn RTCCrypto) -> Option<Checked> {
+    pub fn handle_check(
+        &mut self,
+        path: Path,
+        request: &Request<'_>,
+        crypto: &dyn RTCCrypto,
+    ) -> Option<Checked> {
         let is_current = request.server_fragment == self.local.fragment;
         let credentials = if is_current {
             &self.local
@@ -133,10 +140,12 @@ impl Agent {
             self.selected = Some(path);
             selected = true;
         }
-        if is_current && request.nominates {
-            self.previous = None;
-        }
-        Some(Checked { response, bound, forgotten, selected })
+        let retired = if is_current && request.nominates {
+            self.previous.take().map(|previous| previous.fragment)
+        } else {
+            None
+        };
+        Some(Checked { response, bound, forgotten, selected, retired })
     }
 }
 
@@ -162,7 +171,13 @@ mod tests {
         Credentials { fragment: fragment.into(), password: "the client's own password".into() }
     }
 
-    fn check(agent: &mut Agent, from: Path, to: &Credentials, client: &str, nominates: bool) -> Option<Checked> {
+    fn check(
+        agent: &mut Agent,
+        from: Path,
+        to: &Credentials,
+        client: &str,
+        nominates: bool,
+    ) -> Option<Checked> {
         let provider = default_provider().unwrap();
         let user = format!("{}:{client}", to.fragment);
         let datagram = stun::request(&user, &to.password, nominates, provider.crypto());
@@ -207,7 +222,8 @@ mod tests {
         assert_ne!(old, new);
         assert!(check(&mut agent, path(1), &old, "abcd", true).is_some(), "the old credentials still work");
         assert_eq!(agent.selected(), Some(path(1)));
-        check(&mut agent, path(2), &new, "efgh", true).unwrap();
+        let checked = check(&mut agent, path(2), &new, "efgh", true).unwrap();
+        assert_eq!(checked.retired, Some(old.fragment.clone()));
         assert_eq!(agent.selected(), Some(path(2)));
         assert_eq!(check(&mut agent, path(1), &old, "abcd", true), None, "until the new ones are used");
     }

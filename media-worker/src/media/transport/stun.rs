@@ -219,7 +219,8 @@ mod tests {
         for at in 0..datagram.len() {
             let mut changed = datagram.clone();
             changed[at] ^= 1;
-            let believed = Request::parse(&changed).is_some_and(|it| it.is_authentic("secret", provider.crypto()));
+            let believed =
+                Request::parse(&changed).is_some_and(|it| it.is_authentic("secret", provider.crypto()));
             assert!(!believed, "byte {at} is not protected");
         }
     }
@@ -239,9 +240,11 @@ mod tests {
             seen.get_from(&message).unwrap();
             assert_eq!((seen.ip, seen.port), (address.ip(), address.port()));
             let mut changed = message.clone();
-            rtc::stun::integrity::MessageIntegrity::check(&mut message, b"secret", provider.crypto()).unwrap();
+            rtc::stun::integrity::MessageIntegrity::check(&mut message, b"secret", provider.crypto())
+                .unwrap();
             assert!(
-                rtc::stun::integrity::MessageIntegrity::check(&mut changed, b"guess", provider.crypto()).is_err()
+                rtc::stun::integrity::MessageIntegrity::check(&mut changed, b"guess", provider.crypto())
+                    .is_err()
             );
         }
     }
