@@ -75,6 +75,11 @@ impl Lease {
         })
     }
 
+    /// Puts back what is not confirmed and waits until another instance can open the queue.
+    pub async fn let_go(self) {
+        self.inbox.close().await;
+    }
+
     /// What may be given to the client, oldest first.
     pub fn events(&self) -> impl ExactSizeIterator<Item = &Held> {
         self.backlog.iter().take(self.ready())

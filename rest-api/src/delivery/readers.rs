@@ -388,7 +388,9 @@ impl Readers {
     async fn drop_all(&self) {
         let slots = std::mem::take(&mut *self.0.slots.lock().unwrap_or_else(PoisonError::into_inner));
         for slot in slots.into_values() {
-            *slot.lease.lock().await = None;
+            if let Some(lease) = slot.lease.lock().await.take() {
+                lease.let_go().await;
+            }
         }
     }
 }
@@ -413,6 +415,7 @@ async fn let_go(slot: &Slot, cursor: Option<EventId>, age: Duration) -> Option<L
     {
         return Some(LetGo::Over);
     }
+    lease.let_go().await;
     Some(LetGo::Released)
 }
 

@@ -1,22 +1,55 @@
-//! One reader across instances: no loss, no reorder, supersede, lapse.
+//! One reader across instances: no loss, no reorder, supersede, lapse. Over both brokers: how an exclusive reader lets go and
+//! what comes again in which order is theirs to keep.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use common::message::{EventBody, LeaveReason};
+use common::store::Store as _;
 use serde_json::{Value, json};
 
 use crate::streams::{Sse, close_code, event, open};
 use crate::support::*;
 
+/// Every scenario over both brokers.
+macro_rules! scenarios {
+    ($($name:ident)*) => {
+        mod embedded {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $name() {
+                    super::$name(super::System::new()).await;
+                }
+            )*
+        }
+
+        mod rabbitmq {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $name() {
+                    super::$name(super::System::over_rabbitmq().await).await;
+                }
+            )*
+        }
+    };
+}
+
+scenarios! {
+    alternating_polls_lose_and_reorder_nothing
+    a_cursor_confirms_on_whichever_instance_it_arrives
+    the_last_event_can_be_confirmed_on_another_instance
+    a_newer_reader_on_another_instance_ends_an_older_one
+    streams_that_move_between_instances_lose_and_reorder_nothing
+    an_instance_that_stops_gives_its_queues_back
+    an_idle_lease_lapses
+    a_queue_that_somebody_else_holds_is_unavailable_within_a_bounded_time
+}
+
 /// Two API instances on one broker, and a participant.
-async fn pair() -> (System, [Api; 2], Worker, Member) {
-    let system = System::new();
-    let worker = system.worker().await;
+async fn pair(system: System) -> (System, [Api; 2], Member) {
     let apis = [system.api().await, system.api().await];
-    let backend = Client::new(&apis[0].url, Auth::Basic(KEY, SECRET));
-    let session = create_session(&backend).await;
-    let member = join(&backend, session).await;
-    (system, apis, worker, member)
+    let member = system.member(&apis[0]).await;
+    (system, apis, member)
 }
 
 /// What a client does with events: drops repeats by id, and remembers the order of the rest.
@@ -36,10 +69,20 @@ impl Received {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn alternating_polls_lose_and_reorder_nothing() {
+/// Every number once, counting up.
+#[track_caller]
+fn assert_in_order(numbers: &[i64], count: i64) {
+    let wrong = numbers.iter().zip(0..).position(|(number, expected)| *number != expected);
+    if let Some(place) = wrong {
+        let around = &numbers[place.saturating_sub(2)..numbers.len().min(place + 5)];
+        panic!("lost or reordered at {place}: {around:?}");
+    }
+    assert_eq!(numbers.len() as i64, count);
+}
+
+async fn alternating_polls_lose_and_reorder_nothing(system: System) {
     const EVENTS: i64 = 5_000;
-    let (system, apis, _worker, member) = pair().await;
+    let (system, apis, member) = pair(system).await;
     let (session, participant) = (member.session, member.id);
     let clients = apis.each_ref().map(|api| member.at(api));
     let system = std::sync::Arc::new(system);
@@ -78,13 +121,12 @@ async fn alternating_polls_lose_and_reorder_nothing() {
     }
     sending.await.unwrap();
     println!("{EVENTS} events over {polls} alternating polls, slowest {slowest:?}");
-    assert_eq!(received.numbers, (0..EVENTS).collect::<Vec<_>>());
+    assert_in_order(&received.numbers, EVENTS);
     assert!(polls > 100);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cursor_confirms_on_whichever_instance_it_arrives() {
-    let (system, apis, _worker, member) = pair().await;
+async fn a_cursor_confirms_on_whichever_instance_it_arrives(system: System) {
+    let (system, apis, member) = pair(system).await;
     let [first, second] = apis.each_ref().map(|api| member.at(api));
     for number in 0..6 {
         system.send_number(member.session, member.id, number).await;
@@ -100,11 +142,12 @@ async fn a_cursor_confirms_on_whichever_instance_it_arrives() {
     assert_eq!(page.json["events"], json!([]));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_last_event_can_be_confirmed_on_another_instance() {
-    let (_system, apis, _worker, member) = pair().await;
+async fn the_last_event_can_be_confirmed_on_another_instance(system: System) {
+    let (system, apis, member) = pair(system).await;
     let [first, second] = apis.each_ref().map(|api| member.at(api));
-    assert_eq!(first.delete(&member.path("")).await.status, 204);
+    system.store.remove_participant(member.session, member.id, None).await.unwrap();
+    let left = EventBody::ParticipantLeft { participant_id: member.id, reason: LeaveReason::Removed };
+    system.send_event(member.session, member.id, left).await;
     let page = first.get(&member.path("/events?wait=20")).await;
     assert_eq!(page.json["events"][0]["type"], "participant.left");
     let cursor = page.json["cursor"].as_str().unwrap();
@@ -115,9 +158,8 @@ async fn the_last_event_can_be_confirmed_on_another_instance() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_newer_reader_on_another_instance_ends_an_older_one() {
-    let (system, apis, _worker, member) = pair().await;
+async fn a_newer_reader_on_another_instance_ends_an_older_one(system: System) {
+    let (system, apis, member) = pair(system).await;
     let mut first = open(&apis[0], &member).await;
     let mut second = open(&apis[1], &member).await;
     assert_eq!(close_code(&mut first).await, 4000);
@@ -137,9 +179,8 @@ async fn a_newer_reader_on_another_instance_ends_an_older_one() {
     assert_eq!(event(&mut last).await["data"]["epoch"], 6);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn streams_that_move_between_instances_lose_and_reorder_nothing() {
-    let (system, apis, _worker, member) = pair().await;
+async fn streams_that_move_between_instances_lose_and_reorder_nothing(system: System) {
+    let (system, apis, member) = pair(system).await;
     let mut received = Received::default();
     let mut sent = 0;
     for round in 0..40 {
@@ -165,12 +206,11 @@ async fn streams_that_move_between_instances_lose_and_reorder_nothing() {
     while received.numbers.len() < sent as usize {
         received.take(&json!([event(&mut socket).await]));
     }
-    assert_eq!(received.numbers, (0..sent).collect::<Vec<_>>());
+    assert_in_order(&received.numbers, sent);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_instance_that_stops_gives_its_queues_back() {
-    let (system, [first, second], _worker, member) = pair().await;
+async fn an_instance_that_stops_gives_its_queues_back(system: System) {
+    let (system, [first, second], member) = pair(system).await;
     for number in 0..3 {
         system.send_number(member.session, member.id, number).await;
     }
@@ -185,14 +225,10 @@ async fn an_instance_that_stops_gives_its_queues_back() {
     assert_eq!(shown, [1, 2]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_idle_lease_lapses() {
-    let system = System::new();
-    let _worker = system.worker().await;
+async fn an_idle_lease_lapses(system: System) {
     let holder = system.api_with(|config| config.timings.lease_idle = Duration::from_millis(100)).await;
-    let backend = Client::new(&holder.url, Auth::Basic(KEY, SECRET));
-    let session = create_session(&backend).await;
-    let member = join(&backend, session).await;
+    let member = system.member(&holder).await;
+    let session = member.session;
     system.send_number(session, member.id, 1).await;
     let queue = common::broker::topology::user_queue_name(session, member.id);
     let options = common::broker::InboxOptions { prefetch: 1, exclusive: true };
@@ -205,14 +241,10 @@ async fn an_idle_lease_lapses() {
     assert!(delivery.redelivered, "what was not confirmed is back in the queue");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_queue_that_somebody_else_holds_is_unavailable_within_a_bounded_time() {
-    let system = System::new();
-    let _worker = system.worker().await;
+async fn a_queue_that_somebody_else_holds_is_unavailable_within_a_bounded_time(system: System) {
     let api = system.api_with(|config| config.timings.take_over = Duration::from_millis(300)).await;
-    let backend = Client::new(&api.url, Auth::Basic(KEY, SECRET));
-    let session = create_session(&backend).await;
-    let member = join(&backend, session).await;
+    let member = system.member(&api).await;
+    let session = member.session;
     let queue = common::broker::topology::user_queue_name(session, member.id);
     let options = common::broker::InboxOptions { prefetch: 1, exclusive: true };
     // A holder that answers nobody: an instance that hangs.

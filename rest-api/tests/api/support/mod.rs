@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::broker::embedded::EmbeddedBroker;
+use common::broker::rabbitmq::RabbitBroker;
 use common::broker::{Broker, Destination, Message, topology};
 use common::message::{Event, EventBody};
 use common::model::{EventId, ParticipantId, SessionId};
@@ -40,6 +41,8 @@ pub fn keys() -> ApiKeys {
 pub struct System {
     pub broker: Arc<dyn Broker>,
     pub store: Arc<CountingStore>,
+    /// Each instance and worker then has a connection of its own, as separate processes have.
+    rabbitmq: Option<String>,
     shutdown: CancellationToken,
 }
 
@@ -52,8 +55,28 @@ pub struct Api {
 
 impl System {
     pub fn new() -> Self {
+        Self::over(Arc::new(EmbeddedBroker::new()), None)
+    }
+
+    /// Over the RabbitMQ that `SWITCHYARD_TEST_BROKER` names.
+    pub async fn over_rabbitmq() -> Self {
+        let url = std::env::var("SWITCHYARD_TEST_BROKER").expect(
+            "SWITCHYARD_TEST_BROKER must hold the amqp:// URL of a RabbitMQ: run tests/run, which starts one",
+        );
+        let broker = connect(&url).await;
+        Self::over(broker, Some(url))
+    }
+
+    fn over(broker: Arc<dyn Broker>, rabbitmq: Option<String>) -> Self {
         let store = Arc::new(CountingStore::new(Arc::new(EmbeddedStore::new())));
-        Self { broker: Arc::new(EmbeddedBroker::new()), store, shutdown: CancellationToken::new() }
+        Self { broker, store, rabbitmq, shutdown: CancellationToken::new() }
+    }
+
+    async fn own_broker(&self) -> Arc<dyn Broker> {
+        match &self.rabbitmq {
+            Some(url) => connect(url).await,
+            None => self.broker.clone(),
+        }
     }
 
     pub async fn api(&self) -> Api {
@@ -69,13 +92,13 @@ impl System {
         let shutdown = self.shutdown.child_token();
         let store: Arc<dyn Store> = self.store.clone();
         let ended =
-            tokio::spawn(rest_api::serve(config, self.broker.clone(), store, listener, shutdown.clone()));
+            tokio::spawn(rest_api::serve(config, self.own_broker().await, store, listener, shutdown.clone()));
         Api { url, shutdown, ended }
     }
 
     pub async fn worker(&self) -> Worker {
         let store: Arc<dyn Store> = self.store.clone();
-        Worker::start(self.broker.clone(), store).await
+        Worker::start(self.own_broker().await, store).await
     }
 
     /// An API, a worker, and a client with the first key.
@@ -85,6 +108,21 @@ impl System {
         let api = system.api().await;
         let client = Client::new(&api.url, Auth::Basic(KEY, SECRET));
         (system, api, worker, client)
+    }
+
+    /// A participant without any worker: its documents and queues made here. Tests that share a RabbitMQ cannot each
+    /// have workers, which would take each other's commands.
+    pub async fn member(&self, api: &Api) -> Member {
+        let (session, id) = (SessionId::new(), ParticipantId::new());
+        self.store.insert_session(&worker::session(session, KEY)).await.unwrap();
+        self.store.put_participant(session, 0, &worker::participant(id)).await.unwrap();
+        let (exchange, queue) = (topology::session_exchange_name(session), topology::user_queue(session, id));
+        self.broker.declare_exchange(&exchange).await.unwrap();
+        self.broker.declare_queue(&queue).await.unwrap();
+        self.broker.bind(&queue.name, &exchange).await.unwrap();
+        let token = token(VideoGrants::join(session), Some(id));
+        let client = Client::new(&api.url, Auth::Bearer(token.clone()));
+        Member { session, id, token, destination: String::new(), client }
     }
 
     /// Sends an event into one participant's queue, as a worker does.
@@ -109,6 +147,12 @@ impl System {
     pub async fn send_number(&self, session: SessionId, participant: ParticipantId, number: i64) -> EventId {
         self.send_event(session, participant, EventBody::SessionInterrupted { epoch: number }).await
     }
+}
+
+async fn connect(url: &str) -> Arc<dyn Broker> {
+    let broker =
+        RabbitBroker::connect(url).await.expect("SWITCHYARD_TEST_BROKER must name a reachable RabbitMQ");
+    Arc::new(broker)
 }
 
 impl Drop for System {

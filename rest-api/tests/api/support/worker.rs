@@ -164,19 +164,7 @@ impl Shared {
         name: Option<String>,
         key_id: String,
     ) -> Result<ReplyBody, CommandError> {
-        let session = Session {
-            id,
-            state: SessionState::Open,
-            name,
-            created_at: UnixMillis::now(),
-            closed_at: None,
-            key_id: key_id.clone(),
-            command_id,
-            epoch: 0,
-            pipelines: Vec::new(),
-            participants: Vec::new(),
-            previous_worker_id: None,
-        };
+        let session = Session { name, command_id, ..session(id, &key_id) };
         let session = match self.store.insert_session(&session).await.unwrap() {
             Inserted::New => {
                 self.clone().attach(topology::session_queue_name(id)).await;
@@ -216,11 +204,8 @@ impl Shared {
         let pipeline = session.pipeline().unwrap().clone();
         let again = session.participant(participant_id).filter(|there| there.command_id == command_id);
         let participant = again.cloned().unwrap_or_else(|| Participant {
-            id: participant_id,
             name: name.to_owned(),
-            state: ParticipantState::Joined,
             grants,
-            joined_at: UnixMillis::now(),
             command_id,
             endpoint: Some(Endpoint {
                 id: EndpointId::new(),
@@ -229,6 +214,7 @@ impl Shared {
                 state: EndpointState::New,
             }),
             tracks: vec![track(TrackId::new())],
+            ..participant(participant_id)
         });
         self.store.put_participant(session_id, session.epoch, &participant).await.unwrap();
         let target = Target {
@@ -265,4 +251,35 @@ impl Shared {
 
 fn track(id: TrackId) -> Track {
     Track { id, kind: TrackKind::Video, source: TrackSource::Camera, muted: false, mid: "0".to_owned() }
+}
+
+/// A new session without anybody in it.
+pub fn session(id: SessionId, key_id: &str) -> Session {
+    Session {
+        id,
+        state: SessionState::Open,
+        name: None,
+        created_at: UnixMillis::now(),
+        closed_at: None,
+        key_id: key_id.to_owned(),
+        command_id: CommandId::new(),
+        epoch: 0,
+        pipelines: Vec::new(),
+        participants: Vec::new(),
+        previous_worker_id: None,
+    }
+}
+
+/// Somebody without an endpoint.
+pub fn participant(id: ParticipantId) -> Participant {
+    Participant {
+        id,
+        name: String::new(),
+        state: ParticipantState::Joined,
+        grants: Grants { can_publish: true, can_subscribe: true, admin: false },
+        joined_at: UnixMillis::now(),
+        command_id: CommandId::new(),
+        endpoint: None,
+        tracks: Vec::new(),
+    }
 }
