@@ -205,8 +205,13 @@ async fn close(channel: &Channel) {
 impl Drop for Open {
     fn drop(&mut self) {
         if self.channel.status().connected() {
-            let channel = self.channel.clone();
-            self.runtime.spawn(async move { close(&channel).await });
+            let (channel, consumer) = (self.channel.clone(), self.consumer.clone());
+            self.runtime.spawn(async move {
+                close(&channel).await;
+                // Dropping the consumer cancels it. Before the channel is closed, that would free an exclusive queue
+                // while what is unsettled is not back in it: the next reader would get later messages first.
+                drop(consumer);
+            });
         }
     }
 }
