@@ -11,13 +11,15 @@ use crate::config::{LogFormat, Settings};
 const SECONDS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// The DTLS library warns about every extension of a browser's ClientHello that it does not know, a dozen
-/// lines for each join. Unless the filter asks for it by name, only its errors are shown.
+/// Libraries that would say too much: the DTLS one warns about every extension of a browser's ClientHello that it
+/// does not know, a dozen lines for each join; the AMQP one logs the whole body of a returned message, SDP and
+/// addresses included. Asked for by name in the filter, they speak.
+const QUIET: [(&str, &str); 2] = [("rtc_dtls", "rtc_dtls=error"), ("lapin", "lapin=off")];
+
 fn quieten(filter: EnvFilter, asked: &str) -> EnvFilter {
-    if asked.contains("rtc_dtls") {
-        return filter;
-    }
-    filter.add_directive("rtc_dtls=error".parse().expect("a valid directive"))
+    QUIET.iter().filter(|(library, _)| !asked.contains(library)).fold(filter, |filter, (_, directive)| {
+        filter.add_directive(directive.parse().expect("a valid directive"))
+    })
 }
 
 /// Installs both for the process; call once.

@@ -11,6 +11,10 @@
 
 use std::time::{Duration, Instant};
 
+/// After a refused client offer the server holds its own back for this long, so that a client whose answers take
+/// longer than the offers' interval still gets its turn: the polite side must not starve.
+pub const TURN: Duration = Duration::from_secs(1);
+
 /// The state of one endpoint's negotiation.
 #[derive(Debug, Clone)]
 pub struct Negotiation {
@@ -20,6 +24,8 @@ pub struct Negotiation {
     last_offer_at: Option<Instant>,
     may_offer: bool,
     wanted: bool,
+    /// The client lost a collision; until then it is its turn.
+    client_turn_until: Option<Instant>,
 }
 
 /// A description that does not fit the state.
@@ -39,13 +45,15 @@ impl Negotiation {
             last_offer_at: None,
             may_offer: server_offers,
             wanted: false,
+            client_turn_until: None,
         }
     }
 
-    /// Whether a client's offer is in turn, and the revision that it makes.
-    pub fn check_client_offer(&self, revision: Option<u64>) -> Result<u64, Refusal> {
+    /// Whether a client's offer is in turn, and the revision that it makes. A refused one is in turn next.
+    pub fn check_client_offer(&mut self, now: Instant, revision: Option<u64>) -> Result<u64, Refusal> {
         let next = self.completed + 1;
         if self.outstanding.is_some() || revision.is_some_and(|revision| revision != next) {
+            self.client_turn_until = Some(now + TURN);
             return Err(Refusal::Collision);
         }
         Ok(next)
@@ -55,6 +63,7 @@ impl Negotiation {
     pub fn complete_client_offer(&mut self) {
         self.completed += 1;
         self.may_offer = true;
+        self.client_turn_until = None;
     }
 
     /// Whether a client's answer belongs to the outstanding offer.
@@ -98,7 +107,8 @@ impl Negotiation {
         if !self.wanted || !self.may_offer || self.outstanding.is_some() {
             return None;
         }
-        Some(self.last_offer_at.map_or(now, |last| last + self.interval))
+        let due = self.last_offer_at.map_or(now, |last| last + self.interval);
+        Some(self.client_turn_until.map_or(due, |turn| due.max(turn)))
     }
 }
 
@@ -114,7 +124,7 @@ mod tests {
         let mut waiting = Negotiation::new(INTERVAL, false);
         waiting.want_offer();
         assert!(!waiting.is_offer_due(now));
-        assert_eq!(waiting.check_client_offer(Some(1)), Ok(1));
+        assert_eq!(waiting.check_client_offer(now, Some(1)), Ok(1));
         waiting.complete_client_offer();
         assert!(waiting.is_offer_due(now), "what was wanted meanwhile goes out");
         let mut first = Negotiation::new(INTERVAL, true);
@@ -151,14 +161,13 @@ mod tests {
         assert_eq!(negotiation.start_offer(now), 1);
         negotiation.want_offer();
         assert!(!negotiation.is_offer_due(now + Duration::from_secs(3600)));
-        assert_eq!(negotiation.check_client_offer(Some(1)), Err(Refusal::Collision));
-        assert_eq!(negotiation.check_client_offer(None), Err(Refusal::Collision));
+        assert_eq!(negotiation.check_client_offer(now, Some(1)), Err(Refusal::Collision));
+        assert_eq!(negotiation.check_client_offer(now, None), Err(Refusal::Collision));
         assert_eq!(negotiation.check_answer(2), Err(Refusal::NoOfferPending));
         assert_eq!(negotiation.check_answer(1), Ok(()));
         negotiation.complete_answer();
         assert_eq!(negotiation.check_answer(1), Err(Refusal::NoOfferPending), "answered already");
-        assert!(negotiation.is_offer_due(now + INTERVAL));
-        assert!(!negotiation.is_offer_due(now + INTERVAL / 2));
+        assert!(negotiation.is_offer_due(now + TURN), "after the client's turn");
     }
 
     #[test]
@@ -168,8 +177,38 @@ mod tests {
         negotiation.want_offer();
         negotiation.start_offer(now);
         negotiation.complete_answer();
-        assert_eq!(negotiation.check_client_offer(Some(1)), Err(Refusal::Collision));
-        assert_eq!(negotiation.check_client_offer(Some(2)), Ok(2));
-        assert_eq!(negotiation.check_client_offer(None), Ok(2));
+        assert_eq!(negotiation.check_client_offer(now, Some(1)), Err(Refusal::Collision));
+        assert_eq!(negotiation.check_client_offer(now, Some(2)), Ok(2));
+        assert_eq!(negotiation.check_client_offer(now, None), Ok(2));
+    }
+
+    #[test]
+    fn who_lost_a_collision_is_next() {
+        let now = Instant::now();
+        let mut negotiation = Negotiation::new(INTERVAL, true);
+        negotiation.want_offer();
+        negotiation.start_offer(now);
+        negotiation.want_offer();
+        // A slow client: its answer comes after the interval, its own offer was refused meanwhile.
+        let later = now + 2 * INTERVAL;
+        assert_eq!(negotiation.check_client_offer(later, Some(1)), Err(Refusal::Collision));
+        negotiation.complete_answer();
+        assert!(!negotiation.is_offer_due(later), "the server waits for the client's next try");
+        assert_eq!(negotiation.check_client_offer(later + INTERVAL, Some(2)), Ok(2));
+        negotiation.complete_client_offer();
+        assert!(negotiation.is_offer_due(later + INTERVAL), "and goes on when it has had its turn");
+    }
+
+    #[test]
+    fn a_client_that_does_not_take_its_turn_loses_it() {
+        let now = Instant::now();
+        let mut negotiation = Negotiation::new(INTERVAL, true);
+        negotiation.want_offer();
+        negotiation.start_offer(now);
+        negotiation.want_offer();
+        assert_eq!(negotiation.check_client_offer(now, Some(1)), Err(Refusal::Collision));
+        negotiation.complete_answer();
+        assert_eq!(negotiation.poll_timeout(now), Some(now + TURN));
+        assert!(negotiation.is_offer_due(now + TURN));
     }
 }

@@ -62,7 +62,7 @@ impl Endpoint {
         is_taken: impl Fn(TrackId) -> bool,
         effects: &mut Effects,
     ) -> Result<Negotiated, MediaError> {
-        let revision = self.negotiation.check_client_offer(offer.revision)?;
+        let revision = self.negotiation.check_client_offer(now, offer.revision)?;
         let servers = self.lines.iter().filter(|line| line.sending().is_some()).count();
         let description = parse::parse(&offer.sdp, sdp::MAX_CLIENT_MEDIA + servers)?;
         self.check_order(&description.media)?;
