@@ -155,8 +155,7 @@ async fn start_worker(
     broker: Arc<dyn Broker>,
     store: Arc<dyn Store>,
 ) -> Result<Worker, RunError> {
-    let mut config = WorkerConfig::default();
-    config.lease = settings.lease;
+    let mut config = WorkerConfig { lease: settings.lease, ..WorkerConfig::default() };
     config.media.listen = settings.media;
     config.media.public_addresses = settings.public_addresses.clone();
     config.media.grace = settings.grace;

@@ -43,7 +43,9 @@ impl std::str::FromStr for BrokerUrl {
         match scheme(url) {
             "embedded" => Ok(Self::Embedded),
             "amqp" | "amqps" => Ok(Self::Rabbit(url.to_owned())),
-            other => Err(UnknownScheme { scheme: other.to_owned(), expected: "embedded:, amqp:// or amqps://" }),
+            other => {
+                Err(UnknownScheme { scheme: other.to_owned(), expected: "embedded:, amqp:// or amqps://" })
+            }
         }
     }
 }
@@ -55,9 +57,10 @@ impl std::str::FromStr for StoreUrl {
         match scheme(url) {
             "embedded" => Ok(Self::Embedded),
             "mongodb" | "mongodb+srv" => Ok(Self::Mongo(url.to_owned())),
-            other => {
-                Err(UnknownScheme { scheme: other.to_owned(), expected: "embedded:, mongodb:// or mongodb+srv://" })
-            }
+            other => Err(UnknownScheme {
+                scheme: other.to_owned(),
+                expected: "embedded:, mongodb:// or mongodb+srv://",
+            }),
         }
     }
 }

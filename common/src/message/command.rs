@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Answer, Candidate, LeaveReason, Offer};
 use crate::model::{
-    CommandId, EndpointId, Grants, Participant, ParticipantId, PipelineId, Session, SessionId, Track, TrackId,
-    WorkerId,
+    CommandId, EndpointId, Grants, Participant, ParticipantId, PipelineId, Session, SessionId, Track,
+    TrackId, WorkerId,
 };
 use crate::time::UnixMillis;
 
@@ -34,9 +34,15 @@ pub struct Command {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum CommandBody {
     /// Queue `workers`.
-    CreateSession { session_id: SessionId, name: Option<String>, key_id: String },
+    CreateSession {
+        session_id: SessionId,
+        name: Option<String>,
+        key_id: String,
+    },
     /// Queue `session.<id>`.
-    CloseSession { session_id: SessionId },
+    CloseSession {
+        session_id: SessionId,
+    },
     /// Queue `session.<id>`, or `worker.<id>` when handed on after placement.
     Join {
         session_id: SessionId,
@@ -49,13 +55,31 @@ pub enum CommandBody {
         offer: Option<Offer>,
     },
     /// Queue `session.<id>` or `worker.<id>`. Leaving and being removed differ in `reason` only.
-    Leave { session_id: SessionId, participant_id: ParticipantId, reason: LeaveReason },
+    Leave {
+        session_id: SessionId,
+        participant_id: ParticipantId,
+        reason: LeaveReason,
+    },
     /// Queue `worker.<id>`, like all that follow.
-    Offer { target: Target, offer: Offer },
-    Answer { target: Target, answer: Answer },
-    Candidates { target: Target, candidates: Vec<Candidate> },
+    Offer {
+        target: Target,
+        offer: Offer,
+    },
+    Answer {
+        target: Target,
+        answer: Answer,
+    },
+    Candidates {
+        target: Target,
+        candidates: Vec<Candidate>,
+    },
     /// `by_admin`: a moderator mutes another participant's track.
-    Mute { target: Target, track_id: TrackId, muted: bool, by_admin: bool },
+    Mute {
+        target: Target,
+        track_id: TrackId,
+        muted: bool,
+        by_admin: bool,
+    },
 }
 
 /// Exactly which endpoint an endpoint command is for; what a `destination` unfolds to.

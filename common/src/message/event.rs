@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{Candidate, SubscribedTrack};
-use crate::model::{CommandId, EndpointId, EndpointState, EventId, Participant, ParticipantId, SessionId, Track, TrackId};
+use crate::model::{
+    CommandId, EndpointId, EndpointState, EventId, Participant, ParticipantId, SessionId, Track, TrackId,
+};
 use crate::time::UnixMillis;
 
 /// One event. Delivered at least once and in order; repeats carry the same `id`.

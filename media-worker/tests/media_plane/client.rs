@@ -137,7 +137,7 @@ impl Client {
     pub fn add_track(&mut self, kind: RtpCodecKind) {
         let ssrc: u32 = rand::random_range(1..u32::MAX);
         let codec = if kind == RtpCodecKind::Audio { opus() } else { vp8() };
-        let rtx = (kind == RtpCodecKind::Video).then(|| RTCRtpRtxParameters { ssrc: ssrc ^ 1 });
+        let rtx = (kind == RtpCodecKind::Video).then_some(RTCRtpRtxParameters { ssrc: ssrc ^ 1 });
         let encoding = RTCRtpEncodingParameters {
             rtp_coding_parameters: RTCRtpCodingParameters { ssrc: Some(ssrc), rtx, ..Default::default() },
             codec: codec.rtp_codec,

@@ -20,7 +20,8 @@ const MAX_GAP: i16 = 1000;
 #[derive(Debug)]
 struct Missing {
     sequence: Sequence,
-    due: Instant,
+    /// When to ask (again); `None` when given up. A late repair is still taken.
+    due: Option<Instant>,
     tries: u8,
 }
 
@@ -103,10 +104,11 @@ impl Receiver {
         if !self.with_nack {
             return;
         }
-        if self.missing.len() >= MAX_MISSING {
+        let is_old = |missing: &Missing| sequence.since(missing.sequence) > MAX_GAP;
+        while self.missing.len() >= MAX_MISSING || self.missing.front().is_some_and(is_old) {
             self.missing.pop_front();
         }
-        self.missing.push_back(Missing { sequence, due: now, tries: 0 });
+        self.missing.push_back(Missing { sequence, due: Some(now), tries: 0 });
     }
 
     /// RFC 3550, section 6.4.1: interarrival jitter in ticks.
@@ -126,27 +128,22 @@ impl Receiver {
         self.sender_report = Some(((ntp >> 16) as u32, now));
     }
 
-    /// The numbers to ask for now, in ascending order; given-up ones are forgotten.
+    /// The numbers to ask for now, in ascending order.
     pub fn take_due_nacks(&mut self, now: Instant) -> Vec<Sequence> {
-        let mut due = Vec::new();
-        self.missing.retain_mut(|missing| {
-            if missing.due > now {
-                return true;
+        let mut asked = Vec::new();
+        for missing in &mut self.missing {
+            if missing.due.is_some_and(|due| due <= now) {
+                missing.tries += 1;
+                missing.due = (missing.tries < NACK_TRIES).then_some(now + NACK_INTERVAL);
+                asked.push(missing.sequence);
             }
-            if missing.tries >= NACK_TRIES {
-                return false;
-            }
-            missing.tries += 1;
-            missing.due = now + NACK_INTERVAL;
-            due.push(missing.sequence);
-            true
-        });
-        due
+        }
+        asked
     }
 
     /// When [`Receiver::take_due_nacks`] has something to say.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.missing.iter().map(|missing| missing.due).min()
+        self.missing.iter().filter_map(|missing| missing.due).min()
     }
 
     /// The block for the next receiver report; `None` before the first packet.
@@ -215,6 +212,7 @@ mod tests {
             asked += receiver.take_due_nacks(now).len();
         }
         assert_eq!(asked, usize::from(NACK_TRIES));
+        assert!(receiver.is_missing(Sequence(2)), "a late repair is still taken");
     }
 
     #[test]
