@@ -37,7 +37,10 @@ async fn main() {
 type Peers = Arc<tokio::sync::Mutex<HashMap<EndpointId, Arc<Peer>>>>;
 
 async fn room(subscribers: usize) {
-    let config = MediaConfig { listen: "127.0.0.1:0".parse().expect("an address"), ..MediaConfig::default() };
+    let config = MediaConfig {
+        listen: "127.0.0.1:0".parse().expect("an address"),
+        ..media_worker::WorkerConfig::default().media
+    };
     let (plane, mut events) = MediaPlane::start(config).expect("the media thread starts");
     let peers = Peers::default();
     let answering = tokio::spawn({
