@@ -9,7 +9,7 @@
 //! | [`http`] | [`Http`]: requests that alternate between API instances, and problem bodies |
 //! | [`polling`] | [`PollingClient`]: a participant that uses plain HTTP and long polls, with real media both ways |
 //! | [`peer`] | its WebRTC connection: generated VP8 and Opus out, packets counted in |
-//! | [`eventually`] | bounded patience |
+//! | [`mod@eventually`] | bounded patience |
 
 pub mod deployment;
 pub mod eventually;
