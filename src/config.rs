@@ -337,7 +337,8 @@ fn read(path: &Path) -> Result<Source, ConfigError> {
         .map_err(|error| refuse("config", format!("cannot read {}: {error}", path.display())))?;
     // The parser's own rendering quotes the offending line, which may hold a secret: keep the message, drop the quote.
     toml::from_str(&text).map_err(|error| {
-        let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].lines().count().max(1));
+        let before = error.span().map_or("", |span| &text[..span.start.min(text.len())]);
+        let line = before.matches('\n').count() + 1;
         refuse("config", format!("{}, line {line}: {}", path.display(), error.message()))
     })
 }
