@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::WorkerConfig;
-use crate::media::MediaPlane;
+use crate::media::MediaControl;
 use crate::metrics;
 use crate::registry::Registry;
 use crate::report::{Reporter, To};
@@ -30,7 +30,7 @@ pub(crate) struct Context {
     pub config: WorkerConfig,
     pub broker: Arc<dyn Broker>,
     pub store: Arc<dyn Store>,
-    pub media: MediaPlane,
+    pub media: Arc<dyn MediaControl>,
     pub registry: Registry,
     pub reporter: Reporter,
     pub lanes: Serial<Lane, BoxFuture<'static, ()>>,
@@ -47,7 +47,7 @@ impl Context {
         config: WorkerConfig,
         broker: Arc<dyn Broker>,
         store: Arc<dyn Store>,
-        media: MediaPlane,
+        media: Arc<dyn MediaControl>,
     ) -> Self {
         let stop = CancellationToken::new();
         Self {

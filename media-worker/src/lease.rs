@@ -13,7 +13,7 @@ use common::store::{Guarded, StoreResult};
 use common::time::UnixMillis;
 
 use crate::context::Context;
-use crate::load::LoadMeter;
+use crate::load::MeasureLoad;
 use crate::media::MediaStats;
 use crate::report::To;
 use crate::{metrics, sync};
@@ -30,7 +30,7 @@ pub(crate) fn row(context: &Context, load: WorkerLoad) -> Worker {
 }
 
 /// Beats at a third of the lease until the worker stops.
-pub(crate) async fn run(context: Arc<Context>, mut meter: LoadMeter) {
+pub(crate) async fn run(context: Arc<Context>, mut meter: Box<dyn MeasureLoad>) {
     let mut beat = tokio::time::interval(context.config.lease() / 3);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     beat.tick().await;
@@ -42,7 +42,7 @@ pub(crate) async fn run(context: Arc<Context>, mut meter: LoadMeter) {
         // The media thread has ended: so does the worker, and its lease with it.
         let Ok(stats) = context.media.stats().await else { return };
         metrics::media(&stats);
-        match renew(&context, &mut meter, &stats).await {
+        match renew(&context, &mut *meter, &stats).await {
             Ok(()) => {
                 metrics::heartbeat("renewed");
                 sync::sync_all(&context).await;
@@ -55,7 +55,7 @@ pub(crate) async fn run(context: Arc<Context>, mut meter: LoadMeter) {
     }
 }
 
-async fn renew(context: &Context, meter: &mut LoadMeter, stats: &MediaStats) -> StoreResult<()> {
+async fn renew(context: &Context, meter: &mut dyn MeasureLoad, stats: &MediaStats) -> StoreResult<()> {
     let now = row(context, meter.measure(stats));
     if context.store.renew_worker(now.id, now.lease_until, now.state, now.load).await? {
         return Ok(());

@@ -45,4 +45,5 @@ mod sync;
 mod worker;
 
 pub use config::WorkerConfig;
-pub use worker::{StartError, Worker};
+pub use load::MeasureLoad;
+pub use worker::{Parts, StartError, Worker};

@@ -7,6 +7,12 @@ use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
 use crate::media::MediaStats;
 
+/// Gives the figures of one heartbeat.
+pub trait MeasureLoad: Send + 'static {
+    /// The load since the last call.
+    fn measure(&mut self, stats: &MediaStats) -> WorkerLoad;
+}
+
 /// Measures the own process between two heartbeats.
 pub(crate) struct LoadMeter {
     system: System,
@@ -27,8 +33,15 @@ impl LoadMeter {
         meter
     }
 
-    /// The load since the last call. Reads `/proc` of this process: well under a millisecond.
-    pub fn measure(&mut self, stats: &MediaStats) -> WorkerLoad {
+    fn refresh(&mut self) {
+        let kind = ProcessRefreshKind::nothing().with_memory().with_cpu().without_tasks();
+        self.system.refresh_processes_specifics(ProcessesToUpdate::Some(&[self.pid]), false, kind);
+    }
+}
+
+impl MeasureLoad for LoadMeter {
+    /// Reads `/proc` of this process: well under a millisecond.
+    fn measure(&mut self, stats: &MediaStats) -> WorkerLoad {
         self.refresh();
         let elapsed_s = self.measured_at.elapsed().as_secs_f64();
         self.measured_at = Instant::now();
@@ -42,11 +55,6 @@ impl LoadMeter {
             endpoints: clamp(stats.endpoints),
             pipelines: clamp(stats.pipelines),
         }
-    }
-
-    fn refresh(&mut self) {
-        let kind = ProcessRefreshKind::nothing().with_memory().with_cpu().without_tasks();
-        self.system.refresh_processes_specifics(ProcessesToUpdate::Some(&[self.pid]), false, kind);
     }
 }
 

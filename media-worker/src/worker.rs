@@ -15,15 +15,15 @@ use std::time::Duration;
 use common::broker::{Broker, BrokerError, Inbox, QueueKind, QueueSpec, topology};
 use common::model::WorkerId;
 use common::store::{Store, StoreError};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::task::TaskTracker;
 
 use crate::config::WorkerConfig;
 use crate::context::Context;
 use crate::inbox::{self, Ended};
 use crate::listeners::{self, Listener, open_sessions};
-use crate::load::LoadMeter;
-use crate::media::{MediaPlane, MediaStats};
+use crate::load::{LoadMeter, MeasureLoad};
+use crate::media::{MediaControl, MediaEvent, MediaPlane, MediaStats};
 use crate::{lease, media_events, sweep};
 
 /// Commands that may be out at once from the worker's own queue, over all its endpoints.
@@ -40,6 +40,16 @@ pub enum StartError {
     Broker(#[from] BrokerError),
     #[error("the store refused: {0}")]
     Store(#[from] StoreError),
+}
+
+/// What a worker is made of, besides its broker and store.
+pub struct Parts {
+    /// New for every worker, also for a restarted one.
+    pub id: WorkerId,
+    pub media: Arc<dyn MediaControl>,
+    /// What that media plane reports; its end is the worker's end.
+    pub media_events: mpsc::Receiver<MediaEvent>,
+    pub load: Box<dyn MeasureLoad>,
 }
 
 /// A running media worker. Dropping it ends it at once, like a crash: nothing is told to anyone.
@@ -67,12 +77,27 @@ impl Worker {
         store: Arc<dyn Store>,
     ) -> Result<Self, StartError> {
         let (media, media_events) = MediaPlane::start(config.media.clone()).map_err(StartError::Media)?;
-        let context = Arc::new(Context::new(WorkerId::new(), config, broker, store, media));
+        let load = Box::new(LoadMeter::new());
+        let parts = Parts { id: WorkerId::new(), media: Arc::new(media), media_events, load };
+        Self::start_with(config, broker, store, parts).await
+    }
+
+    /// Starts a worker whose media plane and load are the caller's. `config.media` is not looked at.
+    ///
+    /// # Errors
+    /// Broker or store are not reachable. Nothing keeps running then but what the caller brought.
+    pub async fn start_with(
+        config: WorkerConfig,
+        broker: Arc<dyn Broker>,
+        store: Arc<dyn Store>,
+        parts: Parts,
+    ) -> Result<Self, StartError> {
+        let Parts { id, media, media_events, load: mut meter } = parts;
+        let context = Arc::new(Context::new(id, config, broker, store, media));
         // From here on an early return drops the worker, which ends what has been started.
         let worker = Self { context: context.clone(), tasks: TaskTracker::new(), ended: Arc::default() };
         worker.vital("media events", media_events::run(context.clone(), media_events));
 
-        let mut meter = LoadMeter::new();
         let load = meter.measure(&MediaStats::default());
         // Its own queue first: whoever finds the row may hand it work at once.
         let own = topology::worker_queue(context.worker_id);
@@ -113,8 +138,8 @@ impl Worker {
     }
 
     /// The media plane, for its counters.
-    pub fn media(&self) -> &MediaPlane {
-        &self.context.media
+    pub fn media(&self) -> &dyn MediaControl {
+        &*self.context.media
     }
 
     /// Resolves when the worker can no longer do its work by itself: its media thread or one of its tasks ended.

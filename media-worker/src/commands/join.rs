@@ -23,7 +23,7 @@ use common::time::UnixMillis;
 
 use super::{Done, Failure, Invocation, Outcome, forward, offer, refuse};
 use crate::context::{Context, endpoint_gone};
-use crate::media::{MediaPlane, OpenEndpoint};
+use crate::media::{MediaControl, OpenEndpoint};
 use crate::placement::{self, Home};
 use crate::registry::{LiveEndpoint, Memory, Registry};
 use crate::report::To;
@@ -240,7 +240,7 @@ fn unavailable(message: &str) -> Failure {
 /// An endpoint whose join is not stored yet: unless kept, it is closed again, however the join ends.
 struct Provisional<'a> {
     registry: &'a Registry,
-    media: MediaPlane,
+    media: Arc<dyn MediaControl>,
     live: &'a Arc<LiveEndpoint>,
     kept: bool,
 }

@@ -11,6 +11,7 @@
 //! | module | is |
 //! |---|---|
 //! | `plane` | [`MediaPlane`], the handle |
+//! | `control` | [`MediaControl`], its calls as a trait: what the control plane sees |
 //! | `thread` | the loop: socket, requests, timers |
 //! | `socket`, `demux` | the one socket; which endpoint a datagram is for |
 //! | `hub`, `pipeline` | all endpoints and pipelines of the thread, and what goes between them |
@@ -26,6 +27,7 @@
 //! before anything changes, and a packet's cost does not depend on the number of m-lines.
 
 mod codecs;
+mod control;
 mod demux;
 mod endpoint;
 mod hub;
@@ -38,6 +40,7 @@ mod socket;
 mod thread;
 mod transport;
 
+pub use control::MediaControl;
 pub use plane::MediaPlane;
 
 use std::net::{IpAddr, SocketAddr};
