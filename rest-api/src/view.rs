@@ -99,6 +99,8 @@ pub enum EventBodyView {
     EndpointState { endpoint_id: EndpointId, state: EndpointState },
     #[serde(rename = "session.interrupted")]
     SessionInterrupted { epoch: i64 },
+    #[serde(rename = "session.moving")]
+    SessionMoving { epoch: i64, deadline: UnixMillis },
     #[serde(rename = "session.closed")]
     SessionClosed {},
     #[serde(rename = "command.completed")]
@@ -135,6 +137,7 @@ impl From<EventBody> for EventBodyView {
             EventBody::Candidates { endpoint_id, candidates } => Self::Candidates { endpoint_id, candidates },
             EventBody::EndpointState { endpoint_id, state } => Self::EndpointState { endpoint_id, state },
             EventBody::SessionInterrupted { epoch } => Self::SessionInterrupted { epoch },
+            EventBody::SessionMoving { epoch, deadline } => Self::SessionMoving { epoch, deadline },
             EventBody::SessionClosed {} => Self::SessionClosed {},
             EventBody::CommandCompleted { command_id, status, result } => {
                 Self::CommandCompleted { command_id, status, result }

@@ -64,9 +64,13 @@ pub enum EventBody {
     /// To one participant: its own connection as the server sees it.
     #[serde(rename = "endpoint.state")]
     EndpointState { endpoint_id: EndpointId, state: EndpointState },
-    /// The pipeline is gone (its worker died or drains): rejoin.
+    /// The pipeline is gone (its worker died, or its drain is over): rejoin.
     #[serde(rename = "session.interrupted")]
     SessionInterrupted { epoch: i64 },
+    /// The pipeline's worker drains, and the session has a new one elsewhere: join again with the same participant id,
+    /// and keep the old endpoint until the new one carries the media. Past `deadline` the old endpoints end.
+    #[serde(rename = "session.moving")]
+    SessionMoving { epoch: i64, deadline: UnixMillis },
     #[serde(rename = "session.closed")]
     SessionClosed {},
     /// To one participant: the result of a request that was answered 202. `status` is the HTTP status
@@ -90,6 +94,7 @@ impl EventBody {
             Self::Candidates { .. } => "candidates",
             Self::EndpointState { .. } => "endpoint.state",
             Self::SessionInterrupted { .. } => "session.interrupted",
+            Self::SessionMoving { .. } => "session.moving",
             Self::SessionClosed {} => "session.closed",
             Self::CommandCompleted { .. } => "command.completed",
         }

@@ -128,6 +128,20 @@ impl<S: Store> Store for Metered<S> {
         measured("drop_pipeline", self.0.drop_pipeline(session, expected_epoch, pipeline)).await
     }
 
+    async fn move_pipeline(
+        &self,
+        session: SessionId,
+        expected_epoch: i64,
+        from: PipelineId,
+        to: &Pipeline,
+    ) -> StoreResult<Guarded> {
+        measured("move_pipeline", self.0.move_pipeline(session, expected_epoch, from, to)).await
+    }
+
+    async fn retire_pipeline(&self, session: SessionId, pipeline: PipelineId) -> StoreResult<Guarded> {
+        measured("retire_pipeline", self.0.retire_pipeline(session, pipeline)).await
+    }
+
     async fn put_participant(
         &self,
         session: SessionId,

@@ -89,6 +89,8 @@ pub struct SessionFilter {
     /// Only those of this API key.
     pub key_id: Option<String>,
     pub open_only: bool,
+    /// Only those that have a pipeline on this worker, the current one or one that drains.
+    pub worker_id: Option<WorkerId>,
     /// Only ids after this one; results are in id order.
     pub after: Option<SessionId>,
     /// At most this many; 0 means 1,000.
@@ -110,7 +112,8 @@ fn participant_state_for(endpoint: EndpointState) -> ParticipantState {
     }
 }
 
-/// Whether the session is as a placement of this pipeline at this epoch left it: then a repeated placement succeeded.
+/// Whether the session is as a placement of this pipeline (or a move to it) at this epoch left it: then a repeated one
+/// succeeded.
 fn is_placed(session: &Session, expected_epoch: i64, pipeline: PipelineId) -> bool {
     session.epoch == expected_epoch.saturating_add(1)
         && session.pipeline().is_some_and(|current| current.id == pipeline)
@@ -164,6 +167,22 @@ pub trait Store: Send + Sync + 'static {
         expected_epoch: i64,
         pipeline: PipelineId,
     ) -> StoreResult<Guarded>;
+
+    /// Moves the session to another worker (its worker drains): guard = open, `epoch == expected_epoch`, and `from` is
+    /// the current pipeline. Puts `to` before all others, which become `draining`; `epoch + 1` and `previous_worker_id`.
+    /// Participants stay as they are: their endpoints go on until they have joined again. The same move again is
+    /// `Applied` as long as it stands.
+    async fn move_pipeline(
+        &self,
+        session: SessionId,
+        expected_epoch: i64,
+        from: PipelineId,
+        to: &Pipeline,
+    ) -> StoreResult<Guarded>;
+
+    /// Removes a pipeline that drains behind the current one: guard = it is `draining` and not the current one. What is
+    /// still on it ends as in [`Store::drop_pipeline`]; the epoch stays, because the session's place does not change.
+    async fn retire_pipeline(&self, session: SessionId, pipeline: PipelineId) -> StoreResult<Guarded>;
 
     /// Adds the participant, or replaces the entry of the same id (a rejoin). Guard = open, `epoch == epoch`.
     async fn put_participant(

@@ -80,8 +80,12 @@ async fn open_room(state: &ApiState, room: &str) -> ApiResult<Option<SessionId>>
         }
         _ => {}
     }
-    let mut filter =
-        SessionFilter { key_id: Some(key_id.to_owned()), open_only: true, after: None, limit: PAGE };
+    let mut filter = SessionFilter {
+        key_id: Some(key_id.to_owned()),
+        open_only: true,
+        limit: PAGE,
+        ..SessionFilter::default()
+    };
     loop {
         let page = state.store.sessions(&filter).await?;
         let found = page

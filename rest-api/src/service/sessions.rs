@@ -138,6 +138,7 @@ pub async fn list(
         after,
         // One more tells whether there is a next page.
         limit: limit + 1,
+        ..SessionFilter::default()
     };
     let mut sessions = state.store.sessions(&filter).await?;
     let more = sessions.len() > limit as usize;

@@ -50,6 +50,22 @@ pub async fn what_is_not_there_is_none(store: Arc<dyn Store>) {
     assert_eq!(store.delete_closed_sessions(UnixMillis(i64::MAX)).await.unwrap(), 0);
 }
 
+pub async fn sessions_are_listed_by_the_workers_of_their_pipelines(store: Arc<dyn Store>) {
+    let (first, old) = placed(&store, &[]).await;
+    let (second, _) = placed(&store, &["a"]).await;
+    store.insert_session(&session()).await.unwrap();
+    let to = pipeline();
+    store.move_pipeline(first.id, 1, old.id, &to).await.unwrap();
+    let on = async |worker| -> Vec<SessionId> {
+        let filter = SessionFilter { worker_id: Some(worker), open_only: true, ..SessionFilter::default() };
+        store.sessions(&filter).await.unwrap().iter().map(|session| session.id).collect()
+    };
+    assert_eq!(on(old.worker_id).await, [first.id], "the one that drains counts too");
+    assert_eq!(on(to.worker_id).await, [first.id]);
+    assert_eq!(on(second.pipelines[0].worker_id).await, [second.id]);
+    assert_eq!(on(WorkerId::new()).await, []);
+}
+
 pub async fn sessions_are_listed_in_pages_and_by_filter(store: Arc<dyn Store>) {
     let mut ids = Vec::new();
     for index in 0..7 {
@@ -76,7 +92,13 @@ pub async fn sessions_are_listed_in_pages_and_by_filter(store: Arc<dyn Store>) {
     let of_odd = store.sessions(&odd).await.unwrap();
     assert_eq!(of_odd.len(), 3);
     assert!(of_odd.iter().all(|session| session.key_id == "odd"));
-    let both = SessionFilter { key_id: Some("even".into()), open_only: true, after: Some(ids[0]), limit: 10 };
+    let both = SessionFilter {
+        key_id: Some("even".into()),
+        open_only: true,
+        after: Some(ids[0]),
+        limit: 10,
+        ..all.clone()
+    };
     for session in store.sessions(&both).await.unwrap() {
         assert!(session.key_id == "even" && session.state == SessionState::Open && session.id > ids[0]);
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{applied, endpoint_of, participant, pipeline, placed, read, refused, session, track};
 use crate::model::{
-    EndpointId, EndpointState, ParticipantId, ParticipantState, PipelineId, Session, SessionId, SessionState,
-    TrackId,
+    EndpointId, EndpointState, ParticipantId, ParticipantState, Pipeline, PipelineId, PipelineState, Session,
+    SessionId, SessionState, TrackId,
 };
 use crate::store::{Guarded, Store};
 use crate::time::UnixMillis;
@@ -83,6 +83,93 @@ pub async fn dropping_needs_that_pipeline_at_that_epoch(store: Arc<dyn Store>) {
         let again = store.drop_pipeline(stored.id, epoch, pipeline.id).await.unwrap();
         nothing_written(&store, &dropped, again).await;
     }
+}
+
+pub async fn moving_puts_the_new_pipeline_first_and_touches_nobody(store: Arc<dyn Store>) {
+    let (stored, old) = placed(&store, &["a", "b"]).await;
+    let (second, third) = (pipeline(), pipeline());
+    let draining = |pipeline: &Pipeline| Pipeline { state: PipelineState::Draining, ..pipeline.clone() };
+    let mut expected = Session {
+        epoch: 2,
+        pipelines: vec![second.clone(), draining(&old)],
+        previous_worker_id: Some(second.worker_id),
+        ..stored.clone()
+    };
+    assert_eq!(applied(store.move_pipeline(stored.id, 1, old.id, &second).await.unwrap()), expected);
+    assert_eq!(read(&store, stored.id).await, expected);
+    // The new one may drain before the old one has ended.
+    expected.epoch = 3;
+    expected.pipelines = vec![third.clone(), draining(&second), draining(&old)];
+    expected.previous_worker_id = Some(third.worker_id);
+    assert_eq!(applied(store.move_pipeline(stored.id, 2, second.id, &third).await.unwrap()), expected);
+    assert_eq!(read(&store, stored.id).await, expected);
+    // Joining goes on at the new epoch.
+    let newcomer = participant("c", &third);
+    expected.participants.push(newcomer.clone());
+    assert_eq!(applied(store.put_participant(stored.id, 3, &newcomer).await.unwrap()), expected);
+}
+
+pub async fn moving_needs_that_pipeline_first_at_that_epoch(store: Arc<dyn Store>) {
+    let (stored, old) = placed(&store, &["a"]).await;
+    let (to, rival) = (pipeline(), pipeline());
+    for (epoch, from) in [(0, old.id), (2, old.id), (1, PipelineId::new()), (1, to.id)] {
+        let outcome = store.move_pipeline(stored.id, epoch, from, &to).await.unwrap();
+        nothing_written(&store, &stored, outcome).await;
+    }
+    let moved = applied(store.move_pipeline(stored.id, 1, old.id, &to).await.unwrap());
+    for (epoch, from) in [(1, old.id), (2, old.id)] {
+        let outcome = store.move_pipeline(stored.id, epoch, from, &rival).await.unwrap();
+        nothing_written(&store, &moved, outcome).await;
+    }
+    let closed = applied(store.close_session(stored.id, UnixMillis(7)).await.unwrap());
+    nothing_written(&store, &closed, store.move_pipeline(stored.id, 2, to.id, &rival).await.unwrap()).await;
+}
+
+pub async fn a_repeated_move_is_a_success(store: Arc<dyn Store>) {
+    let (stored, old) = placed(&store, &["a"]).await;
+    let to = pipeline();
+    let moved = applied(store.move_pipeline(stored.id, 1, old.id, &to).await.unwrap());
+    assert_eq!(applied(store.move_pipeline(stored.id, 1, old.id, &to).await.unwrap()), moved);
+    let dropped = applied(store.drop_pipeline(stored.id, 2, to.id).await.unwrap());
+    nothing_written(&store, &dropped, store.move_pipeline(stored.id, 1, old.id, &to).await.unwrap()).await;
+    assert_eq!(
+        dropped.pipeline().map(|pipeline| pipeline.id),
+        Some(old.id),
+        "the old one is all there is again"
+    );
+    let again = pipeline();
+    let moved = applied(store.move_pipeline(stored.id, 3, old.id, &again).await.unwrap());
+    assert_eq!((moved.epoch, moved.pipelines.len()), (4, 2));
+}
+
+pub async fn retiring_ends_what_was_left_on_the_old_pipeline(store: Arc<dyn Store>) {
+    let (stored, old) = placed(&store, &["stays", "moves"]).await;
+    let to = pipeline();
+    applied(store.move_pipeline(stored.id, 1, old.id, &to).await.unwrap());
+    let mut moves = participant("moves", &to);
+    moves.id = stored.participants[1].id;
+    let mut expected = applied(store.put_participant(stored.id, 2, &moves).await.unwrap());
+    expected.pipelines = vec![to.clone()];
+    let left = &mut expected.participants[0];
+    left.state = ParticipantState::Disconnected;
+    left.tracks.clear();
+    left.endpoint.as_mut().unwrap().state = EndpointState::Closed;
+    assert_eq!(applied(store.retire_pipeline(stored.id, old.id).await.unwrap()), expected);
+    assert_eq!(read(&store, stored.id).await, expected);
+    nothing_written(&store, &expected, store.retire_pipeline(stored.id, old.id).await.unwrap()).await;
+}
+
+pub async fn retiring_needs_a_draining_pipeline_behind_the_current_one(store: Arc<dyn Store>) {
+    let (stored, old) = placed(&store, &["a"]).await;
+    nothing_written(&store, &stored, store.retire_pipeline(stored.id, old.id).await.unwrap()).await;
+    let to = pipeline();
+    let moved = applied(store.move_pipeline(stored.id, 1, old.id, &to).await.unwrap());
+    for other in [to.id, PipelineId::new()] {
+        nothing_written(&store, &moved, store.retire_pipeline(stored.id, other).await.unwrap()).await;
+    }
+    // Draining, but all the session has: that is dropped, not retired.
+    let alone = applied(store.drop_pipeline(stored.id, 2, to.id).await.unwrap());
+    nothing_written(&store, &alone, store.retire_pipeline(stored.id, old.id).await.unwrap()).await;
 }
 
 pub async fn a_participant_is_added_or_replaced(store: Arc<dyn Store>) {
@@ -276,6 +363,8 @@ async fn every_other_change(
     vec![
         store.place_pipeline(session, like.epoch, &super::pipeline()).await.unwrap(),
         store.drop_pipeline(session, like.epoch, pipeline).await.unwrap(),
+        store.move_pipeline(session, like.epoch, pipeline, &super::pipeline()).await.unwrap(),
+        store.retire_pipeline(session, pipeline).await.unwrap(),
         store.put_participant(session, like.epoch, participant).await.unwrap(),
         store.set_endpoint_state(session, id, endpoint, state).await.unwrap(),
         store.set_tracks(session, id, endpoint, &[track()]).await.unwrap(),

@@ -32,19 +32,22 @@ macro_rules! store_conformance {
     ($run:path) => {
         $crate::store_conformance! { $run, documents:
             a_session_is_read_back_as_it_was_inserted, an_id_is_inserted_once, what_is_not_there_is_none,
-            sessions_are_listed_in_pages_and_by_filter, only_sessions_closed_long_ago_are_deleted,
+            sessions_are_listed_in_pages_and_by_filter,
+            sessions_are_listed_by_the_workers_of_their_pipelines, only_sessions_closed_long_ago_are_deleted,
             a_worker_row_lives_from_put_to_remove, the_timeline_is_in_order_of_time, it_is_reachable
         }
         $crate::store_conformance! { $run, guards:
             placing_needs_an_open_session_of_that_epoch_without_pipeline, a_repeated_placement_is_a_success,
             dropping_a_pipeline_ends_what_was_on_it, dropping_needs_that_pipeline_at_that_epoch,
-            a_participant_is_added_or_replaced, putting_a_participant_needs_an_open_session_of_that_epoch,
+            moving_puts_the_new_pipeline_first_and_touches_nobody, moving_needs_that_pipeline_first_at_that_epoch,
+            a_repeated_move_is_a_success, retiring_ends_what_was_left_on_the_old_pipeline,
+            retiring_needs_a_draining_pipeline_behind_the_current_one, a_participant_is_added_or_replaced, putting_a_participant_needs_an_open_session_of_that_epoch,
             the_participant_follows_its_endpoint, endpoint_state_needs_that_endpoint, tracks_need_that_endpoint,
             muting_needs_that_track, removing_needs_that_participant_and_endpoint, closing_ends_everything_once,
             nothing_changes_a_session_that_is_not_there
         }
         $crate::store_conformance! { $run, races:
-            one_of_sixteen_placements_wins, one_of_eight_inserts_wins, one_of_eight_drops_wins,
+            one_of_sixteen_placements_wins, one_of_eight_inserts_wins, one_of_eight_drops_wins, one_of_eight_moves_wins,
             changes_of_different_parts_all_survive
         }
         $crate::store_conformance! { $run, watching:

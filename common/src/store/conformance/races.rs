@@ -76,6 +76,19 @@ pub async fn one_of_eight_drops_wins(store: Arc<dyn Store>) {
     assert_eq!(read(&store, stored.id).await.epoch, 2);
 }
 
+pub async fn one_of_eight_moves_wins(store: Arc<dyn Store>) {
+    let (stored, old) = placed(&store, &["a"]).await;
+    let outcomes = at_once((0..8).map(|_| {
+        let (store, id, to) = (Arc::clone(&store), stored.id, pipeline());
+        async move { store.move_pipeline(id, 1, old.id, &to).await.unwrap() }
+    }))
+    .await;
+    let winners = outcomes.iter().filter(|outcome| matches!(outcome, Guarded::Applied(_))).count();
+    assert_eq!(winners, 1, "so that one and only one asks the clients to move");
+    let now = read(&store, stored.id).await;
+    assert_eq!((now.epoch, now.pipelines.len()), (2, 2));
+}
+
 pub async fn changes_of_different_parts_all_survive(store: Arc<dyn Store>) {
     let (stored, pipeline) = placed(&store, &["mutes", "connects", "publishes", "leaves"]).await;
     let old = stored.participants.clone();

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{participant, pipeline, session, track};
 use crate::model::{
     CommandId, Endpoint, EndpointId, EndpointState, Participant, ParticipantId, ParticipantState, Pipeline,
-    PipelineId, Session, SessionId, SessionState, Track, TrackId, WorkerId,
+    PipelineId, PipelineState, Session, SessionId, SessionState, Track, TrackId, WorkerId,
 };
 use crate::store::{Guarded, Inserted, SessionFilter, Store};
 use crate::time::UnixMillis;
@@ -23,6 +23,8 @@ enum Change {
     Insert(Session),
     Place(SessionId, i64, Pipeline),
     Drop(SessionId, i64, PipelineId),
+    Move(SessionId, i64, PipelineId, Pipeline),
+    Retire(SessionId, PipelineId),
     Put(SessionId, i64, Participant),
     EndpointState(SessionId, ParticipantId, EndpointId, EndpointState),
     Tracks(SessionId, ParticipantId, EndpointId, Vec<Track>),
@@ -69,6 +71,8 @@ async fn apply(store: &Arc<dyn Store>, change: &Change) -> Outcome {
         }
         Change::Place(session, epoch, pipeline) => store.place_pipeline(session, epoch, &pipeline).await,
         Change::Drop(session, epoch, pipeline) => store.drop_pipeline(session, epoch, pipeline).await,
+        Change::Move(session, epoch, from, to) => store.move_pipeline(session, epoch, from, &to).await,
+        Change::Retire(session, pipeline) => store.retire_pipeline(session, pipeline).await,
         Change::Put(session, epoch, participant) => store.put_participant(session, epoch, &participant).await,
         Change::EndpointState(session, participant, endpoint, state) => {
             store.set_endpoint_state(session, participant, endpoint, state).await
@@ -112,6 +116,8 @@ impl Model {
             }
             Change::Place(id, ..)
             | Change::Drop(id, ..)
+            | Change::Move(id, ..)
+            | Change::Retire(id, ..)
             | Change::Put(id, ..)
             | Change::EndpointState(id, ..)
             | Change::Tracks(id, ..)
@@ -130,7 +136,7 @@ impl Model {
 }
 
 fn stands(session: &Session, epoch: i64, pipeline: PipelineId) -> bool {
-    session.epoch == epoch + 1 && session.pipelines.iter().any(|current| current.id == pipeline)
+    session.epoch == epoch + 1 && session.pipelines.first().is_some_and(|current| current.id == pipeline)
 }
 
 fn has(session: &Session, participant: ParticipantId, endpoint: EndpointId) -> bool {
@@ -146,8 +152,19 @@ fn guard(session: &Session, change: &Change) -> bool {
                 || (open && session.epoch == *epoch && session.pipelines.is_empty())
         }
         Change::Drop(_, epoch, pipeline) => {
-            session.epoch == *epoch && session.pipeline().map(|current| current.id) == Some(*pipeline)
+            session.epoch == *epoch && session.pipelines.iter().any(|current| current.id == *pipeline)
         }
+        Change::Move(_, epoch, from, to) => {
+            let first = session.pipelines.first().map(|current| current.id);
+            stands(session, *epoch, to.id) || (open && session.epoch == *epoch && first == Some(*from))
+        }
+        Change::Retire(_, pipeline) => match &session.pipelines[..] {
+            [first, rest @ ..] => {
+                let is_it = |old: &Pipeline| old.id == *pipeline && old.state == PipelineState::Draining;
+                first.id != *pipeline && rest.iter().any(is_it)
+            }
+            [] => false,
+        },
         Change::Put(_, epoch, _) => open && session.epoch == *epoch,
         Change::EndpointState(_, participant, endpoint, _) | Change::Tracks(_, participant, endpoint, _) => {
             has(session, *participant, *endpoint)
@@ -174,9 +191,17 @@ fn effect(session: &mut Session, change: &Change) {
                 session.epoch = epoch + 1;
             }
         }
-        Change::Drop(_, epoch, pipeline) => {
-            session.epoch = epoch + 1;
-            session.pipelines = vec![];
+        Change::Move(_, epoch, _, to) => {
+            if session.epoch == epoch {
+                session.previous_worker_id = Some(to.worker_id);
+                session.epoch = epoch + 1;
+                let old = std::mem::replace(&mut session.pipelines, vec![to]).into_iter();
+                session.pipelines.extend(old.map(|old| Pipeline { state: PipelineState::Draining, ..old }));
+            }
+        }
+        Change::Drop(_, _, pipeline) | Change::Retire(_, pipeline) => {
+            session.epoch += i64::from(matches!(change, Change::Drop(..)));
+            session.pipelines.retain(|current| current.id != pipeline);
             for participant in &mut session.participants {
                 if participant.endpoint.as_ref().map(|endpoint| endpoint.pipeline_id) == Some(pipeline) {
                     participant.tracks = vec![];
@@ -255,7 +280,7 @@ impl Universe {
         let epoch = now.map_or(0, |now| now.epoch) + stale;
         let participant = *random.one_of(&self.participants);
         let endpoint = *random.one_of(&self.endpoints);
-        match random.below(40) {
+        match random.below(48) {
             0..4 => Change::Insert(self.session(session, random)),
             4..9 => Change::Place(session, epoch, random.one_of(&self.pipelines).clone()),
             9..12 => {
@@ -279,6 +304,15 @@ impl Universe {
                 Change::Muted(session, participant, track, random.below(2) == 0)
             }
             34..38 => Change::Remove(session, participant, (random.below(3) > 0).then_some(endpoint)),
+            40..45 => {
+                let current = now.and_then(Session::pipeline).filter(|_| random.below(4) > 0);
+                let from = current.unwrap_or_else(|| random.one_of(&self.pipelines)).id;
+                Change::Move(session, epoch, from, random.one_of(&self.pipelines).clone())
+            }
+            45..48 => {
+                let old = now.and_then(|now| now.pipelines.last()).filter(|_| random.below(4) > 0);
+                Change::Retire(session, old.unwrap_or_else(|| random.one_of(&self.pipelines)).id)
+            }
             38 => Change::Close(session, UnixMillis(random.below(10) as i64)),
             _ => Change::DeleteClosed(UnixMillis(random.below(12) as i64)),
         }

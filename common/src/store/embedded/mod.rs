@@ -24,8 +24,9 @@ use super::{
     is_placed, participant_state_for,
 };
 use crate::model::{
-    EndpointId, EndpointState, Participant, ParticipantId, ParticipantState, Pipeline, PipelineId, Session,
-    SessionId, SessionState, TimelineEntry, Track, TrackId, Worker, WorkerId, WorkerLoad, WorkerState,
+    EndpointId, EndpointState, Participant, ParticipantId, ParticipantState, Pipeline, PipelineId,
+    PipelineState, Session, SessionId, SessionState, TimelineEntry, Track, TrackId, Worker, WorkerId,
+    WorkerLoad, WorkerState,
 };
 use crate::time::UnixMillis;
 
@@ -133,6 +134,19 @@ fn has_endpoint(participant: &Participant, endpoint: EndpointId) -> bool {
     participant.endpoint.as_ref().is_some_and(|current| current.id == endpoint)
 }
 
+/// Takes the pipeline out, and ends what was on it.
+fn end_pipeline(session: &mut Session, pipeline: PipelineId) {
+    session.pipelines.retain(|current| current.id != pipeline);
+    for participant in &mut session.participants {
+        let Some(endpoint) = &mut participant.endpoint else { continue };
+        if endpoint.pipeline_id == pipeline {
+            endpoint.state = EndpointState::Closed;
+            participant.state = ParticipantState::Disconnected;
+            participant.tracks.clear();
+        }
+    }
+}
+
 #[async_trait]
 impl Store for EmbeddedStore {
     async fn insert_session(&self, session: &Session) -> StoreResult<Inserted> {
@@ -156,6 +170,11 @@ impl Store for EmbeddedStore {
         Ok(found
             .filter(|session| filter.key_id.as_ref().is_none_or(|key| *key == session.key_id))
             .filter(|session| !filter.open_only || session.state == SessionState::Open)
+            .filter(|session| {
+                filter.worker_id.is_none_or(|worker| {
+                    session.pipelines.iter().any(|pipeline| pipeline.worker_id == worker)
+                })
+            })
             .take(filter.effective_limit())
             .cloned()
             .collect())
@@ -194,17 +213,49 @@ impl Store for EmbeddedStore {
                 && session.pipelines.iter().any(|current| current.id == pipeline);
             if placed {
                 session.epoch += 1;
-                session.pipelines.retain(|current| current.id != pipeline);
-                for participant in &mut session.participants {
-                    let Some(endpoint) = &mut participant.endpoint else { continue };
-                    if endpoint.pipeline_id == pipeline {
-                        endpoint.state = EndpointState::Closed;
-                        participant.state = ParticipantState::Disconnected;
-                        participant.tracks.clear();
-                    }
-                }
+                end_pipeline(session, pipeline);
             }
             placed
+        }))
+    }
+
+    async fn move_pipeline(
+        &self,
+        session: SessionId,
+        expected_epoch: i64,
+        from: PipelineId,
+        to: &Pipeline,
+    ) -> StoreResult<Guarded> {
+        Ok(self.change(session, |session| {
+            if is_placed(session, expected_epoch, to.id) {
+                return true;
+            }
+            let here = session.state == SessionState::Open
+                && session.epoch == expected_epoch
+                && session.pipeline().is_some_and(|current| current.id == from);
+            if here {
+                for pipeline in &mut session.pipelines {
+                    pipeline.state = PipelineState::Draining;
+                }
+                session.pipelines.insert(0, to.clone());
+                session.epoch += 1;
+                session.previous_worker_id = Some(to.worker_id);
+            }
+            here
+        }))
+    }
+
+    async fn retire_pipeline(&self, session: SessionId, pipeline: PipelineId) -> StoreResult<Guarded> {
+        Ok(self.change(session, |session| {
+            let is_current = session.pipeline().is_some_and(|current| current.id == pipeline);
+            let drains = session
+                .pipelines
+                .iter()
+                .any(|other| other.id == pipeline && other.state == PipelineState::Draining);
+            if drains && !is_current {
+                end_pipeline(session, pipeline);
+            }
+            drains && !is_current
         }))
     }
 

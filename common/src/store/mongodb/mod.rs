@@ -2,7 +2,7 @@
 //!
 //! | collection | holds | indexes beside `_id` |
 //! |---|---|---|
-//! | `sessions` | [`Session`] documents | `key_id, _id` (listing) · `state, closed_at` (deleting closed ones) |
+//! | `sessions` | [`Session`] documents | `key_id, _id` (listing) · `state, closed_at` (deleting closed ones) · `pipelines.worker_id` (draining) |
 //! | `workers` | [`Worker`] rows | |
 //! | `events` | timeline entries | `session_id, at, _id` · `stored_at` (TTL) |
 //!
@@ -158,8 +158,12 @@ async fn make_indexes(database: &Database) -> StoreResult<()> {
         .keys(doc! { "stored_at": 1 })
         .options(IndexOptions::builder().expire_after(TIMELINE_KEPT).build())
         .build();
-    let sessions = [index(doc! { "key_id": 1, "_id": 1 }), index(doc! { "state": 1, "closed_at": 1 })];
-    let events = [index(doc! { "session_id": 1, "at": 1, "_id": 1 }), expiring];
+    let sessions = vec![
+        index(doc! { "key_id": 1, "_id": 1 }),
+        index(doc! { "state": 1, "closed_at": 1 }),
+        index(doc! { "pipelines.worker_id": 1 }),
+    ];
+    let events = vec![index(doc! { "session_id": 1, "at": 1, "_id": 1 }), expiring];
     for (name, indexes) in [("sessions", sessions), ("events", events)] {
         let collection = database.collection::<Document>(name);
         let made = within(OPERATION_LIMIT, "create indexes", async {
@@ -260,6 +264,20 @@ impl Store for MongoStore {
         pipeline: PipelineId,
     ) -> StoreResult<Guarded> {
         sessions::drop_pipeline(&self.shared.sessions, session, expected_epoch, pipeline).await
+    }
+
+    async fn move_pipeline(
+        &self,
+        session: SessionId,
+        expected_epoch: i64,
+        from: PipelineId,
+        to: &Pipeline,
+    ) -> StoreResult<Guarded> {
+        sessions::move_pipeline(&self.shared.sessions, session, expected_epoch, from, to).await
+    }
+
+    async fn retire_pipeline(&self, session: SessionId, pipeline: PipelineId) -> StoreResult<Guarded> {
+        sessions::retire_pipeline(&self.shared.sessions, session, pipeline).await
     }
 
     async fn put_participant(

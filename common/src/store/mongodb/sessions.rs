@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use super::{OPERATION_LIMIT, decode, decode_readable, encode, failure, unstorable, within};
 use crate::model::{
-    EndpointId, EndpointState, Participant, ParticipantId, ParticipantState, Pipeline, PipelineId, Session,
-    SessionId, SessionState, Track, TrackId,
+    EndpointId, EndpointState, Participant, ParticipantId, ParticipantState, Pipeline, PipelineId,
+    PipelineState, Session, SessionId, SessionState, Track, TrackId,
 };
 use crate::store::{
     Guarded, Inserted, SessionFilter, StoreError, StoreErrorKind, StoreResult, is_placed,
@@ -61,6 +61,9 @@ pub(super) async fn list(sessions: &Sessions, filter: &SessionFilter) -> StoreRe
     if filter.open_only {
         query.insert("state", text(&SessionState::Open)?);
     }
+    if let Some(worker) = filter.worker_id {
+        query.insert("pipelines.worker_id", worker.to_string());
+    }
     if let Some(after) = filter.after {
         query.insert("_id", doc! { "$gt": after.to_string() });
     }
@@ -104,17 +107,65 @@ pub(super) async fn drop_pipeline(
     let guard = doc! {
         "_id": session.to_string(), "epoch": expected_epoch, "pipelines._id": pipeline.to_string(),
     };
+    let (mut update, dead) = end_of_pipeline(pipeline)?;
+    update.insert("$inc", doc! { "epoch": 1_i64 });
+    guarded(sessions, "drop pipeline", session, guard, update, vec![dead]).await
+}
+
+/// An update by aggregation: no array operator can change the entries and add one before them at once.
+pub(super) async fn move_pipeline(
+    sessions: &Sessions,
+    session: SessionId,
+    expected_epoch: i64,
+    from: PipelineId,
+    to: &Pipeline,
+) -> StoreResult<Guarded> {
+    let guard = doc! {
+        "_id": session.to_string(), "state": text(&SessionState::Open)?, "epoch": expected_epoch,
+        "pipelines.0._id": from.to_string(),
+    };
+    let draining = doc! { "$map": { "input": "$pipelines", "as": "each", "in": {
+        "$mergeObjects": ["$$each", { "state": text(&PipelineState::Draining)? }],
+    } } };
+    let update = vec![doc! { "$set": {
+        "pipelines": { "$concatArrays": [[encode(to)?], draining] },
+        "epoch": { "$add": ["$epoch", 1_i64] },
+        "previous_worker_id": to.worker_id.to_string(),
+    } }];
+    let moved = guarded(sessions, "move pipeline", session, guard, update, vec![]).await?;
+    Ok(match moved {
+        Guarded::Refused(Some(stored)) if is_placed(&stored, expected_epoch, to.id) => {
+            Guarded::Applied(stored)
+        }
+        other => other,
+    })
+}
+
+pub(super) async fn retire_pipeline(
+    sessions: &Sessions,
+    session: SessionId,
+    pipeline: PipelineId,
+) -> StoreResult<Guarded> {
+    let guard = doc! {
+        "_id": session.to_string(),
+        "pipelines": { "$elemMatch": { "_id": pipeline.to_string(), "state": text(&PipelineState::Draining)? } },
+        "pipelines.0._id": { "$ne": pipeline.to_string() },
+    };
+    let (update, dead) = end_of_pipeline(pipeline)?;
+    guarded(sessions, "retire pipeline", session, guard, update, vec![dead]).await
+}
+
+/// The update that takes a pipeline out and ends what was on it, and its array filter.
+fn end_of_pipeline(pipeline: PipelineId) -> StoreResult<(Document, Document)> {
     let update = doc! {
         "$pull": { "pipelines": { "_id": pipeline.to_string() } },
-        "$inc": { "epoch": 1_i64 },
         "$set": {
             "participants.$[dead].endpoint.state": text(&EndpointState::Closed)?,
             "participants.$[dead].state": text(&ParticipantState::Disconnected)?,
             "participants.$[dead].tracks": [],
         },
     };
-    let dead = doc! { "dead.endpoint.pipeline_id": pipeline.to_string() };
-    guarded(sessions, "drop pipeline", session, guard, update, vec![dead]).await
+    Ok((update, doc! { "dead.endpoint.pipeline_id": pipeline.to_string() }))
 }
 
 /// Add or replace in one atomic update: an update by aggregation, as no array operator can do either.

@@ -63,6 +63,8 @@ counted! {
     sessions(filter: &SessionFilter) -> Vec<Session>;
     place_pipeline(session: SessionId, expected_epoch: i64, pipeline: &Pipeline) -> Guarded;
     drop_pipeline(session: SessionId, expected_epoch: i64, pipeline: PipelineId) -> Guarded;
+    move_pipeline(session: SessionId, expected_epoch: i64, from: PipelineId, to: &Pipeline) -> Guarded;
+    retire_pipeline(session: SessionId, pipeline: PipelineId) -> Guarded;
     put_participant(session: SessionId, epoch: i64, participant: &Participant) -> Guarded;
     set_endpoint_state(
         session: SessionId, participant: ParticipantId, endpoint: EndpointId, state: EndpointState

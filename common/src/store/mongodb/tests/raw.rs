@@ -197,6 +197,7 @@ async fn indexes_are_made_and_found_again() {
         let sessions = keys("sessions").await;
         assert!(sessions.contains(&(doc! { "key_id": 1, "_id": 1 }, None)), "{sessions:?}");
         assert!(sessions.contains(&(doc! { "state": 1, "closed_at": 1 }, None)), "{sessions:?}");
+        assert!(sessions.contains(&(doc! { "pipelines.worker_id": 1 }, None)), "{sessions:?}");
         let events = keys("events").await;
         assert!(events.contains(&(doc! { "stored_at": 1 }, Some(TIMELINE_KEPT))), "{events:?}");
 
