@@ -13,8 +13,11 @@ use utoipa::ToSchema;
 pub struct UnixMillis(pub i64);
 
 impl UnixMillis {
-    /// Reads the system clock. A clock before 1970 reads as 0.
+    /// Reads the system clock (or, in a simulation, its own). A clock before 1970 reads as 0.
     pub fn now() -> Self {
+        if let Some(steered) = crate::ambient::wall_clock() {
+            return steered;
+        }
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
     }

@@ -1,12 +1,12 @@
 //! Stored against running: what to do about the difference. Pure.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::Hash;
-use std::time::{Duration, Instant};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use common::model::{
     EndpointId, EndpointState, ParticipantId, Pipeline, PipelineId, Session, SessionId, WorkerId,
 };
+use tokio::time::Instant;
 
 use crate::registry::LivePipeline;
 
@@ -71,16 +71,16 @@ pub(crate) fn left_behind(
 
 /// How long something has been so without interruption, as seen by repeated looks.
 pub(crate) struct Patience<K> {
-    since: HashMap<K, Instant>,
+    since: BTreeMap<K, Instant>,
 }
 
 impl<K> Default for Patience<K> {
     fn default() -> Self {
-        Self { since: HashMap::new() }
+        Self { since: BTreeMap::new() }
     }
 }
 
-impl<K: Eq + Hash + Clone> Patience<K> {
+impl<K: Ord + Clone> Patience<K> {
     /// Takes what is so at `now`, forgets what no longer is, and gives what has been so for `limit` or longer.
     pub fn exhausted(
         &mut self,

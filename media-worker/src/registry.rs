@@ -1,6 +1,6 @@
 //! What lives in this worker: endpoints and pipelines by id. Documents name them; only this resolves them.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use common::message::{CommandError, EventBody, ReplyBody, Target};
@@ -74,10 +74,11 @@ pub(crate) struct LivePipeline {
 
 #[derive(Default)]
 struct Tables {
-    endpoints: HashMap<EndpointId, Arc<LiveEndpoint>>,
+    /// In the order of their ids, so that what is done to all of them is done in the same order every time.
+    endpoints: BTreeMap<EndpointId, Arc<LiveEndpoint>>,
     /// The endpoint that speaks for a participant; an endpoint whose join is under way does not yet.
     current: HashMap<(SessionId, ParticipantId), EndpointId>,
-    pipelines: HashMap<SessionId, LivePipeline>,
+    pipelines: BTreeMap<SessionId, LivePipeline>,
     ended_joins: HashSet<CommandId>,
     ended_joins_order: VecDeque<CommandId>,
 }
@@ -159,7 +160,7 @@ impl Registry {
     }
 
     /// The pipelines that a session has here: one, or two while an old one goes.
-    pub fn pipelines_of(&self, session_id: SessionId) -> HashSet<PipelineId> {
+    pub fn pipelines_of(&self, session_id: SessionId) -> BTreeSet<PipelineId> {
         let tables = self.lock();
         let in_use = tables.endpoints.values().filter(|endpoint| endpoint.session_id == session_id);
         let known = tables.pipelines.get(&session_id).map(|pipeline| pipeline.id);

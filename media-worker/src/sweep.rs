@@ -5,12 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use common::ambient;
 use common::message::{EventBody, LeaveReason};
 use common::model::{EndpointId, ParticipantId, Session, SessionId, WorkerId};
 use common::store::{Guarded, StoreResult};
 use common::time::UnixMillis;
+use tokio::time::Instant;
 
 use crate::commands::close;
 use crate::context::Context;
@@ -30,7 +32,7 @@ pub(crate) async fn run(context: Arc<Context>) {
     let mut sweeper = Sweeper::default();
     let mut last_pass: Option<Instant> = None;
     loop {
-        let pause = context.config.lease().mul_f64(rand::random_range(0.5..1.5));
+        let pause = context.config.lease().mul_f64(ambient::jitter());
         if context.stop_intake.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
             return;
         }

@@ -115,6 +115,7 @@ impl Replies {
     ) {
         loop {
             let delivery = tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return,
                 delivery = inbox.next() => delivery,
             };
@@ -145,6 +146,7 @@ impl Replies {
     async fn reopen(&self, broker: &dyn Broker, shutdown: &CancellationToken) -> Option<Box<dyn Inbox>> {
         loop {
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return None,
                 () = tokio::time::sleep(REOPEN_DELAY) => {}
             }

@@ -191,6 +191,7 @@ impl Inbox for EmbeddedInbox {
                 }
                 Taken::Empty => {
                     tokio::select! {
+                        biased;
                         () = arrival.notified() => {}
                         () = wake.notified() => {}
                     }

@@ -30,7 +30,7 @@ macro_rules! id {
             /// A new id that sorts after those this process made before it (UUID version 7).
             #[allow(clippy::new_without_default, reason = "a default id would be a surprise")]
             pub fn new() -> Self {
-                Self(Uuid::now_v7())
+                Self(crate::ambient::uuid())
             }
 
             /// The id for a UUID that came from elsewhere.

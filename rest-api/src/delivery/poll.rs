@@ -64,6 +64,7 @@ pub async fn poll(readers: &Readers, poll: Poll) -> ApiResult<Page> {
         Ok(())
     };
     let filled = tokio::select! {
+        biased;
         filled = filled => filled,
         () = cancelled.cancelled() => return Ok(nothing),
     };

@@ -9,15 +9,16 @@
 //!
 //! Who is newer is told by age, not by the clock: a request to let go says how long its reader has existed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::broker::{Broker, BrokerError, BrokerErrorKind, Destination, Message, topology};
 use common::model::{EventId, InstanceId, ParticipantId, SessionId};
 use common::store::Store;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedMutexGuard, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -106,7 +107,7 @@ struct Shared {
     store: Arc<dyn Store>,
     timings: Timings,
     shutdown: CancellationToken,
-    slots: Mutex<HashMap<Key, Arc<Slot>>>,
+    slots: Mutex<BTreeMap<Key, Arc<Slot>>>,
     asked: Mutex<HashMap<Uuid, oneshot::Sender<LetGo>>>,
 }
 
@@ -368,6 +369,7 @@ impl Readers {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                biased;
                 () = self.0.shutdown.cancelled() => return self.drop_all().await,
                 _ = ticks.tick() => {}
             }

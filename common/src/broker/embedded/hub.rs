@@ -96,7 +96,7 @@ struct Queue {
     ready: BTreeMap<u64, Entry>,
     /// Out for settling, and with which inbox.
     unsettled: BTreeMap<u64, (u64, Entry)>,
-    inboxes: HashMap<u64, OpenInbox>,
+    inboxes: BTreeMap<u64, OpenInbox>,
     arrival: Arc<Notify>,
     bound_to: BTreeSet<String>,
     /// Key in `Hub::expiries` while no inbox is open.
@@ -374,12 +374,14 @@ impl Hub {
 
     /// Ends the connection's inboxes and removes its exclusive queues.
     pub(super) fn close_connection(&mut self, now: Instant, connection: u64) {
-        let owned: Vec<Arc<str>> = self
+        let mut owned: Vec<Arc<str>> = self
             .queues
             .iter()
             .filter(|(_, queue)| queue.owner == Some(connection))
             .map(|(name, _)| name.clone())
             .collect();
+        // In the same order every time, whatever the order of the table is: simulations replay.
+        owned.sort_unstable();
         for name in owned {
             self.remove_queue(&name);
         }
@@ -389,6 +391,7 @@ impl Hub {
                 inboxes.push((QueueRef { name: name.clone(), id: queue.id }, *inbox, open.wake.clone()));
             }
         }
+        inboxes.sort_unstable_by_key(|(_, inbox, _)| *inbox);
         for (queue, inbox, wake) in inboxes {
             self.close_inbox(now, &queue, inbox);
             wake.notify_one();
@@ -436,7 +439,7 @@ impl Hub {
             next_sequence: 0,
             ready: BTreeMap::new(),
             unsettled: BTreeMap::new(),
-            inboxes: HashMap::new(),
+            inboxes: BTreeMap::new(),
             arrival: Arc::new(Notify::new()),
             bound_to: BTreeSet::new(),
             expires_at: None,
