@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::broker::Broker;
 use common::message::{CommandError, ErrorCode, EventBody};
-use common::model::{ParticipantId, Pipeline, PipelineId, Session, SessionId, WorkerId};
+use common::model::{ParticipantId, Pipeline, PipelineId, RunId, Session, SessionId, WorkerId};
 use common::store::{Guarded, Store, StoreResult};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -27,6 +27,8 @@ pub(crate) enum Lane {
 
 pub(crate) struct Context {
     pub worker_id: WorkerId,
+    /// This process, of all that have had the worker's id.
+    pub run: RunId,
     pub config: WorkerConfig,
     pub broker: Arc<dyn Broker>,
     pub store: Arc<dyn Store>,
@@ -52,6 +54,7 @@ impl Context {
         let stop = CancellationToken::new();
         Self {
             worker_id,
+            run: RunId::new(),
             config,
             reporter: Reporter::new(broker.clone(), stop.clone()),
             broker,

@@ -26,6 +26,8 @@ pub(crate) fn row(context: &Context, load: WorkerLoad) -> Worker {
         lease_until: UnixMillis::now().plus(context.config.lease()),
         state: WorkerState::Ready,
         load,
+        run: context.run,
+        broker_away_since: None,
     }
 }
 
@@ -57,7 +59,7 @@ pub(crate) async fn run(context: Arc<Context>, mut meter: Box<dyn MeasureLoad>) 
 
 async fn renew(context: &Context, meter: &mut dyn MeasureLoad, stats: &MediaStats) -> StoreResult<()> {
     let now = row(context, meter.measure(stats));
-    if context.store.renew_worker(now.id, now.lease_until, now.state, now.load).await? {
+    if context.store.renew_worker(&now).await? {
         return Ok(());
     }
     if context.is_stopping() {

@@ -42,7 +42,7 @@ pub(crate) fn choose(workers: &[Worker], previous: Option<WorkerId>, now: UnixMi
 pub(crate) mod tests {
     use super::*;
     use common::model::{
-        CommandId, PipelineId, PipelineState, SessionId, SessionState, WorkerLoad, WorkerState,
+        CommandId, PipelineId, PipelineState, RunId, SessionId, SessionState, WorkerLoad, WorkerState,
     };
     use proptest::prelude::*;
 
@@ -55,6 +55,8 @@ pub(crate) mod tests {
             lease_until: UnixMillis(lease_until),
             state,
             load: WorkerLoad { memory_bytes, ..WorkerLoad::default() },
+            run: RunId::new(),
+            broker_away_since: None,
         }
     }
 

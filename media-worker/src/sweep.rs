@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::ambient;
 use common::message::{EventBody, LeaveReason};
 use common::model::{EndpointId, ParticipantId, Session, SessionId, WorkerId};
-use common::store::{Guarded, StoreResult};
+use common::store::{Guarded, RemoveIf, StoreResult};
 use common::time::UnixMillis;
 use tokio::time::Instant;
 
@@ -80,7 +80,8 @@ impl Sweeper {
         for (session_id, participant_id, endpoint) in
             self.left_behind.exhausted(present, Instant::now(), limit)
         {
-            let removed = context.store.remove_participant(session_id, participant_id, endpoint).await?;
+            let only_if = endpoint.map_or(RemoveIf::Present, RemoveIf::Endpoint);
+            let removed = context.store.remove_participant(session_id, participant_id, only_if).await?;
             if let Guarded::Applied(_) = removed {
                 tracing::info!(%session_id, %participant_id, "removed: it did not rejoin");
                 let reason = LeaveReason::ConnectionLost;
@@ -124,8 +125,9 @@ async fn take_over_from_the_dead(context: &Context, sessions: &[Session]) -> Sto
         // Its heartbeat may have come back meanwhile. If it does so after this look, it finds its row gone, knows that
         // it was declared dead and starts anew.
         let row = context.store.worker(dead.id).await?;
-        if row.is_some_and(|row| row.lease_until <= UnixMillis::now()) {
-            context.store.remove_worker(dead.id).await?;
+        if let Some(row) = row.filter(|row| row.lease_until <= UnixMillis::now())
+            && context.store.bury_worker(&row).await?
+        {
             tracing::warn!(dead = %dead.id, "a worker's lease ran out; its row is removed");
         }
     }

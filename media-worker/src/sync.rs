@@ -5,7 +5,7 @@
 //! that succeeds calls [`sync_all`].
 
 use common::message::EventBody;
-use common::store::{Guarded, StoreResult};
+use common::store::{Guarded, RemoveIf, StoreResult};
 
 use crate::context::Context;
 use crate::registry::{LiveEndpoint, Memory};
@@ -34,7 +34,10 @@ pub(crate) async fn sync(
     }
     let (session, participant) = (endpoint.session_id, endpoint.participant_id);
     if memory.closing.is_some() {
-        let removed = context.store.remove_participant(session, participant, Some(endpoint.id)).await?;
+        let removed = context
+            .store
+            .remove_participant(session, participant, RemoveIf::OpenEndpoint(endpoint.id))
+            .await?;
         let events = memory.closing.take().unwrap_or_default();
         forget(context, endpoint, memory).await;
         return Ok(Synced::Gone(if matches!(removed, Guarded::Applied(_)) { events } else { Vec::new() }));

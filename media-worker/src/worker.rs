@@ -176,7 +176,7 @@ impl Worker {
     async fn hand_over(&self) {
         let context = &self.context;
         // Nobody places here any more. Commands still arrive, and find that their endpoint is gone or go elsewhere.
-        if let Err(error) = context.store.remove_worker(context.worker_id).await {
+        if let Err(error) = context.store.remove_worker(context.worker_id, context.run).await {
             tracing::warn!(%error, "the worker's row stays until its lease runs out");
         }
         match open_sessions(&*context.store).await {

@@ -33,6 +33,11 @@ macro_rules! id {
                 Self(crate::ambient::uuid())
             }
 
+            /// The id that nothing has.
+            pub const fn nil() -> Self {
+                Self(Uuid::nil())
+            }
+
             /// The id for a UUID that came from elsewhere.
             pub const fn from_uuid(uuid: Uuid) -> Self {
                 Self(uuid)
@@ -125,8 +130,12 @@ id!(
     PipelineId, "pip_"
 );
 id!(
-    /// A media process. A restarted process is a new worker.
+    /// A media worker. Processes may have it one after the other, never two at a time.
     WorkerId, "wrk_"
+);
+id!(
+    /// One process of a media worker, from its start to its end.
+    RunId, "run_"
 );
 id!(
     /// One command; the same id sent twice takes effect once.

@@ -6,8 +6,8 @@ mod track;
 mod worker;
 
 pub use ids::{
-    CommandId, EndpointId, EventId, IdError, InstanceId, ParticipantId, PipelineId, SessionId, TrackId,
-    WorkerId,
+    CommandId, EndpointId, EventId, IdError, InstanceId, ParticipantId, PipelineId, RunId, SessionId,
+    TrackId, WorkerId,
 };
 pub use session::{
     Endpoint, EndpointState, Grants, Participant, ParticipantState, Pipeline, PipelineState, Session,

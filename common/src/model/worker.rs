@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::WorkerId;
+use super::{RunId, WorkerId};
 use crate::time::UnixMillis;
 
 /// Whether a worker takes new pipelines.
@@ -27,15 +27,24 @@ pub struct WorkerLoad {
 }
 
 /// A worker's row: alive while `lease_until` is in the future.
+///
+/// Everything that a process writes to it is guarded by its `run`, so that an earlier process of the same id, however late
+/// it wakes up, changes nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Worker {
     #[serde(rename = "_id", alias = "id")]
     pub id: WorkerId,
+    /// Which process this is, of those that had this id one after the other.
+    #[serde(default = "RunId::nil")]
+    pub run: RunId,
     /// Where its media socket is reached, `ip:port`.
     pub address: String,
     pub lease_until: UnixMillis,
     pub state: WorkerState,
     pub load: WorkerLoad,
+    /// Since when it has lived without the broker: its queue is missing then, and that is no sign of its death.
+    #[serde(default)]
+    pub broker_away_since: Option<UnixMillis>,
 }
 
 impl Worker {

@@ -14,11 +14,12 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::{
-    Guarded, Inserted, ResumeToken, SessionFilter, SessionWatch, Store, StoreErrorKind, StoreResult,
+    Guarded, Inserted, Outlined, RemoveIf, ResumeToken, SessionFilter, SessionOutline, SessionWatch, Store,
+    StoreErrorKind, StoreResult,
 };
 use crate::model::{
-    EndpointId, EndpointState, Participant, ParticipantId, Pipeline, PipelineId, Session, SessionId,
-    TimelineEntry, Track, TrackId, Worker, WorkerId, WorkerLoad, WorkerState,
+    EndpointId, EndpointState, Participant, ParticipantId, Pipeline, PipelineId, RunId, Session, SessionId,
+    TimelineEntry, Track, TrackId, Worker, WorkerId,
 };
 use crate::time::UnixMillis;
 
@@ -110,6 +111,19 @@ impl<S: Store> Store for Metered<S> {
         measured("sessions", self.0.sessions(filter)).await
     }
 
+    async fn outlines(
+        &self,
+        which: Outlined<'_>,
+        after: Option<SessionId>,
+        limit: u32,
+    ) -> StoreResult<Vec<SessionOutline>> {
+        measured("outlines", self.0.outlines(which, after, limit)).await
+    }
+
+    async fn open_sessions(&self, after: Option<SessionId>, limit: u32) -> StoreResult<Vec<SessionId>> {
+        measured("open_sessions", self.0.open_sessions(after, limit)).await
+    }
+
     async fn place_pipeline(
         &self,
         session: SessionId,
@@ -186,9 +200,9 @@ impl<S: Store> Store for Metered<S> {
         &self,
         session: SessionId,
         participant: ParticipantId,
-        endpoint: Option<EndpointId>,
+        only_if: RemoveIf,
     ) -> StoreResult<Guarded> {
-        measured("remove_participant", self.0.remove_participant(session, participant, endpoint)).await
+        measured("remove_participant", self.0.remove_participant(session, participant, only_if)).await
     }
 
     async fn close_session(&self, session: SessionId, at: UnixMillis) -> StoreResult<Guarded> {
@@ -207,14 +221,8 @@ impl<S: Store> Store for Metered<S> {
         measured("put_worker", self.0.put_worker(worker)).await
     }
 
-    async fn renew_worker(
-        &self,
-        id: WorkerId,
-        lease_until: UnixMillis,
-        state: WorkerState,
-        load: WorkerLoad,
-    ) -> StoreResult<bool> {
-        measured("renew_worker", self.0.renew_worker(id, lease_until, state, load)).await
+    async fn renew_worker(&self, worker: &Worker) -> StoreResult<bool> {
+        measured("renew_worker", self.0.renew_worker(worker)).await
     }
 
     async fn worker(&self, id: WorkerId) -> StoreResult<Option<Worker>> {
@@ -225,8 +233,12 @@ impl<S: Store> Store for Metered<S> {
         measured("workers", self.0.workers()).await
     }
 
-    async fn remove_worker(&self, id: WorkerId) -> StoreResult<()> {
-        measured("remove_worker", self.0.remove_worker(id)).await
+    async fn remove_worker(&self, id: WorkerId, run: RunId) -> StoreResult<()> {
+        measured("remove_worker", self.0.remove_worker(id, run)).await
+    }
+
+    async fn bury_worker(&self, seen: &Worker) -> StoreResult<bool> {
+        measured("bury_worker", self.0.bury_worker(seen)).await
     }
 
     async fn append_timeline(&self, entry: &TimelineEntry) -> StoreResult<()> {

@@ -17,11 +17,12 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::model::{
-    EndpointId, EndpointState, Participant, ParticipantId, ParticipantState, Pipeline, PipelineId, Session,
-    SessionId, TimelineEntry, Track, TrackId, Worker, WorkerId, WorkerLoad, WorkerState,
+    Endpoint, EndpointId, EndpointState, Participant, ParticipantId, ParticipantState, Pipeline, PipelineId,
+    RunId, Session, SessionId, TimelineEntry, Track, TrackId, Worker, WorkerId,
 };
 use crate::time::UnixMillis;
 
@@ -103,6 +104,70 @@ impl SessionFilter {
     }
 }
 
+/// Which entry of a participant [`Store::remove_participant`] may remove; any other one is a guard that does not hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RemoveIf {
+    /// Whatever entry is there.
+    Present,
+    /// The one with this endpoint: a late report about an old endpoint cannot remove who has rejoined.
+    Endpoint(EndpointId),
+    /// The same, when that endpoint is not closed: who lost the session to another worker cannot either.
+    OpenEndpoint(EndpointId),
+}
+
+impl RemoveIf {
+    /// Whether a participant with this endpoint may be removed.
+    fn allows(self, current: Option<&Endpoint>) -> bool {
+        let is = |id| current.filter(|current| current.id == id);
+        match self {
+            Self::Present => true,
+            Self::Endpoint(id) => is(id).is_some(),
+            Self::OpenEndpoint(id) => is(id).is_some_and(|current| current.state != EndpointState::Closed),
+        }
+    }
+}
+
+/// Which open sessions to outline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outlined<'a> {
+    /// Those with a pipeline on this worker.
+    On(WorkerId),
+    /// Those that somebody must look after: without participants, with a participant that has no endpoint or a closed
+    /// one, or with a pipeline on a worker that is none of these.
+    Unattended { living: &'a [WorkerId] },
+}
+
+/// As much of a session as looking after it takes; thousands are read at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionOutline {
+    #[serde(rename = "_id")]
+    pub id: SessionId,
+    pub epoch: i64,
+    pub pipelines: Vec<Pipeline>,
+    pub participants: Vec<Member>,
+}
+
+/// A participant in a [`SessionOutline`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    #[serde(rename = "_id")]
+    pub id: ParticipantId,
+    pub endpoint: Option<Endpoint>,
+}
+
+impl From<&Session> for SessionOutline {
+    fn from(session: &Session) -> Self {
+        let member =
+            |participant: &Participant| Member { id: participant.id, endpoint: participant.endpoint.clone() };
+        Self {
+            id: session.id,
+            epoch: session.epoch,
+            pipelines: session.pipelines.clone(),
+            participants: session.participants.iter().map(member).collect(),
+        }
+    }
+}
+
 /// The participant's state that follows from its endpoint's.
 fn participant_state_for(endpoint: EndpointState) -> ParticipantState {
     match endpoint {
@@ -149,6 +214,15 @@ pub trait Store: Send + Sync + 'static {
     async fn insert_session(&self, session: &Session) -> StoreResult<Inserted>;
     async fn session(&self, id: SessionId) -> StoreResult<Option<Session>>;
     async fn sessions(&self, filter: &SessionFilter) -> StoreResult<Vec<Session>>;
+    /// Open sessions in id order: at most `limit`, of the ids after `after`.
+    async fn outlines(
+        &self,
+        which: Outlined<'_>,
+        after: Option<SessionId>,
+        limit: u32,
+    ) -> StoreResult<Vec<SessionOutline>>;
+    /// The ids of open sessions, in order: at most `limit`, of those after `after`.
+    async fn open_sessions(&self, after: Option<SessionId>, limit: u32) -> StoreResult<Vec<SessionId>>;
 
     /// Compare-and-set of the session's only pipeline: guard = open, `epoch == expected_epoch`, no pipeline. Sets it,
     /// `epoch + 1` and `previous_worker_id`. The same placement again is `Applied` as long as it stands.
@@ -193,7 +267,8 @@ pub trait Store: Send + Sync + 'static {
     ) -> StoreResult<Guarded>;
 
     /// Sets the endpoint's state and the participant's state that follows from it (`New` → joined; `Connected` →
-    /// connected; `Disconnected`, `Closed` → disconnected). Guard = the participant has exactly this endpoint.
+    /// connected; `Disconnected`, `Closed` → disconnected). Guard = the participant has exactly this endpoint, and it
+    /// is not closed (closing it again is fine): who lost the session to another worker writes nothing more.
     async fn set_endpoint_state(
         &self,
         session: SessionId,
@@ -202,7 +277,7 @@ pub trait Store: Send + Sync + 'static {
         state: EndpointState,
     ) -> StoreResult<Guarded>;
 
-    /// Replaces the participant's tracks by these. Guard = the participant has exactly this endpoint.
+    /// Replaces the participant's tracks by these. Guard = the participant has exactly this endpoint, not closed.
     async fn set_tracks(
         &self,
         session: SessionId,
@@ -220,13 +295,12 @@ pub trait Store: Send + Sync + 'static {
         muted: bool,
     ) -> StoreResult<Guarded>;
 
-    /// Guard = the participant is there, and with exactly this endpoint when one is named (so that a late report about
-    /// an old endpoint cannot remove who has rejoined).
+    /// Guard = the participant is there, and as `only_if` says.
     async fn remove_participant(
         &self,
         session: SessionId,
         participant: ParticipantId,
-        endpoint: Option<EndpointId>,
+        only_if: RemoveIf,
     ) -> StoreResult<Guarded>;
 
     /// Closes it: `state`, `closed_at`, no participants, no pipelines. Guard = open.
@@ -240,19 +314,18 @@ pub trait Store: Send + Sync + 'static {
 
     // -- workers
 
-    /// Inserts or replaces the worker's row (at its start).
+    /// Inserts or replaces the worker's row (at its start): from now on no earlier run of it writes there.
     async fn put_worker(&self, worker: &Worker) -> StoreResult<()>;
-    /// Renews the lease; `false` when there is no such row (it was declared dead).
-    async fn renew_worker(
-        &self,
-        id: WorkerId,
-        lease_until: UnixMillis,
-        state: WorkerState,
-        load: WorkerLoad,
-    ) -> StoreResult<bool>;
+    /// Writes lease, state, load and the state of its broker link. Guard = the row is there and of this run; `false`:
+    /// it was declared dead, or a later process has its id.
+    async fn renew_worker(&self, worker: &Worker) -> StoreResult<bool>;
     async fn worker(&self, id: WorkerId) -> StoreResult<Option<Worker>>;
     async fn workers(&self) -> StoreResult<Vec<Worker>>;
-    async fn remove_worker(&self, id: WorkerId) -> StoreResult<()>;
+    /// Removes the row of this run, when it still is there.
+    async fn remove_worker(&self, id: WorkerId, run: RunId) -> StoreResult<()>;
+    /// Removes the row of a worker that was found dead. Guard = the row is of the same run and was not renewed since
+    /// it was read (same `lease_until`); of all who try, one gets `true`.
+    async fn bury_worker(&self, seen: &Worker) -> StoreResult<bool>;
 
     // -- timeline
 

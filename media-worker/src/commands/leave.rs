@@ -2,7 +2,7 @@
 
 use common::message::{ErrorCode, EventBody, LeaveReason, ReplyBody};
 use common::model::{EndpointState, Participant, ParticipantId, SessionId, SessionState, WorkerId};
-use common::store::Guarded;
+use common::store::{Guarded, RemoveIf};
 
 use super::{Done, Invocation, Outcome, forward_if_alive, refuse};
 use crate::context::Context;
@@ -37,11 +37,12 @@ pub(super) async fn leave(
         }
         let endpoint_id = participant.endpoint.as_ref().map(|endpoint| endpoint.id);
         let live = endpoint_id.and_then(|id| context.registry.endpoint(id));
+        let only_if = endpoint_id.map_or(RemoveIf::Present, RemoveIf::Endpoint);
         let mut memory = match &live {
             Some(live) => Some(live.memory.lock().await),
             None => None,
         };
-        let removed = context.store.remove_participant(session_id, participant_id, endpoint_id).await?;
+        let removed = context.store.remove_participant(session_id, participant_id, only_if).await?;
         // Refused: it has rejoined or gone meanwhile; look again.
         if let Guarded::Applied(_) = removed {
             if let (Some(live), Some(memory)) = (&live, &mut memory) {

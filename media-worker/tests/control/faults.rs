@@ -9,12 +9,12 @@ use common::broker::{
     Broker, BrokerError, BrokerErrorKind, BrokerResult, Destination, Inbox, InboxOptions, Message, QueueSpec,
 };
 use common::model::{
-    EndpointId, EndpointState, Participant, ParticipantId, Pipeline, PipelineId, Session, SessionId,
-    TimelineEntry, Track, TrackId, Worker, WorkerId, WorkerLoad, WorkerState,
+    EndpointId, EndpointState, Participant, ParticipantId, Pipeline, PipelineId, RunId, Session, SessionId,
+    TimelineEntry, Track, TrackId, Worker, WorkerId,
 };
 use common::store::{
-    Guarded, Inserted, ResumeToken, SessionChange, SessionFilter, SessionWatch, Store, StoreError,
-    StoreErrorKind, StoreResult,
+    Guarded, Inserted, Outlined, RemoveIf, ResumeToken, SessionChange, SessionFilter, SessionOutline,
+    SessionWatch, Store, StoreError, StoreErrorKind, StoreResult,
 };
 use common::time::UnixMillis;
 use tokio::sync::watch;
@@ -122,6 +122,8 @@ checked! {
     insert_session(session: &Session) -> Inserted;
     session(id: SessionId) -> Option<Session>;
     sessions(filter: &SessionFilter) -> Vec<Session>;
+    outlines(which: Outlined<'_>, after: Option<SessionId>, limit: u32) -> Vec<SessionOutline>;
+    open_sessions(after: Option<SessionId>, limit: u32) -> Vec<SessionId>;
     place_pipeline(session: SessionId, epoch: i64, pipeline: &Pipeline) -> Guarded;
     drop_pipeline(session: SessionId, epoch: i64, pipeline: PipelineId) -> Guarded;
     move_pipeline(session: SessionId, epoch: i64, from: PipelineId, to: &Pipeline) -> Guarded;
@@ -132,14 +134,15 @@ checked! {
     ) -> Guarded;
     set_tracks(session: SessionId, participant: ParticipantId, endpoint: EndpointId, tracks: &[Track]) -> Guarded;
     set_track_muted(session: SessionId, participant: ParticipantId, track: TrackId, muted: bool) -> Guarded;
-    remove_participant(session: SessionId, participant: ParticipantId, endpoint: Option<EndpointId>) -> Guarded;
+    remove_participant(session: SessionId, participant: ParticipantId, only_if: RemoveIf) -> Guarded;
     close_session(session: SessionId, at: UnixMillis) -> Guarded;
     delete_closed_sessions(before: UnixMillis) -> u64;
     put_worker(worker: &Worker) -> ();
-    renew_worker(id: WorkerId, lease_until: UnixMillis, state: WorkerState, load: WorkerLoad) -> bool;
+    renew_worker(worker: &Worker) -> bool;
     worker(id: WorkerId) -> Option<Worker>;
     workers() -> Vec<Worker>;
-    remove_worker(id: WorkerId) -> ();
+    remove_worker(id: WorkerId, run: RunId) -> ();
+    bury_worker(seen: &Worker) -> bool;
     append_timeline(entry: &TimelineEntry) -> ();
     timeline(session: SessionId) -> Vec<TimelineEntry>;
     ping(timeout: Duration) -> ();

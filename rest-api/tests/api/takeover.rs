@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use common::message::{EventBody, LeaveReason};
-use common::store::Store as _;
+use common::store::{RemoveIf, Store as _};
 use serde_json::{Value, json};
 
 use crate::streams::{Sse, close_code, event, open};
@@ -145,7 +145,7 @@ async fn a_cursor_confirms_on_whichever_instance_it_arrives(system: System) {
 async fn the_last_event_can_be_confirmed_on_another_instance(system: System) {
     let (system, apis, member) = pair(system).await;
     let [first, second] = apis.each_ref().map(|api| member.at(api));
-    system.store.remove_participant(member.session, member.id, None).await.unwrap();
+    system.store.remove_participant(member.session, member.id, RemoveIf::Present).await.unwrap();
     let left = EventBody::ParticipantLeft { participant_id: member.id, reason: LeaveReason::Removed };
     system.send_event(member.session, member.id, left).await;
     let page = first.get(&member.path("/events?wait=20")).await;

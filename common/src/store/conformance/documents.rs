@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{participant, pipeline, placed, read, session};
+use super::{endpoint_of, participant, pipeline, placed, read, session, worker};
 use crate::model::{
-    CommandId, ParticipantId, SessionId, SessionState, TimelineEntry, Worker, WorkerId, WorkerLoad,
-    WorkerState,
+    CommandId, EndpointState, ParticipantId, RunId, SessionId, SessionState, TimelineEntry, Worker, WorkerId,
+    WorkerLoad, WorkerState,
 };
-use crate::store::{Inserted, SessionFilter, Store};
+use crate::store::{Inserted, Outlined, SessionFilter, SessionOutline, Store};
 use crate::time::UnixMillis;
 
 pub async fn a_session_is_read_back_as_it_was_inserted(store: Arc<dyn Store>) {
@@ -126,39 +126,96 @@ pub async fn only_sessions_closed_long_ago_are_deleted(store: Arc<dyn Store>) {
 pub async fn a_worker_row_lives_from_put_to_remove(store: Arc<dyn Store>) {
     let load =
         WorkerLoad { memory_bytes: 1 << 33, cpu: 0.25, packets_per_second: 1e6, endpoints: 3, pipelines: 2 };
-    let mut workers: Vec<Worker> = (0..3)
-        .map(|index| Worker {
-            id: WorkerId::new(),
-            address: format!("127.0.0.1:{}", 5000 + index),
-            lease_until: UnixMillis(10),
-            state: WorkerState::Ready,
-            load: WorkerLoad::default(),
-        })
-        .collect();
+    let mut workers: Vec<Worker> = (0..3).map(|_| worker()).collect();
     workers.sort_by_key(|worker| worker.id);
     for worker in workers.iter().rev() {
         store.put_worker(worker).await.unwrap();
     }
     assert_eq!(store.workers().await.unwrap(), workers, "in order of their ids");
 
-    let renewed = store.renew_worker(workers[0].id, UnixMillis(20), WorkerState::Draining, load).await;
-    assert!(renewed.unwrap());
-    workers[0] =
-        Worker { lease_until: UnixMillis(20), state: WorkerState::Draining, load, ..workers[0].clone() };
-    assert_eq!(store.worker(workers[0].id).await.unwrap().as_ref(), Some(&workers[0]));
-    let again = store.renew_worker(workers[0].id, UnixMillis(20), WorkerState::Draining, load).await;
-    assert!(again.unwrap(), "a renewal that changes nothing still found the row");
+    for broker_away_since in [Some(UnixMillis(15)), None] {
+        workers[0] = Worker {
+            lease_until: UnixMillis(20),
+            state: WorkerState::Draining,
+            load,
+            broker_away_since,
+            ..workers[0].clone()
+        };
+        assert!(store.renew_worker(&workers[0]).await.unwrap());
+        assert_eq!(store.worker(workers[0].id).await.unwrap().as_ref(), Some(&workers[0]));
+        assert!(store.renew_worker(&workers[0]).await.unwrap(), "one that changes nothing found the row too");
+    }
 
-    store.remove_worker(workers[0].id).await.unwrap();
-    store.remove_worker(workers[0].id).await.unwrap();
-    let late = store.renew_worker(workers[0].id, UnixMillis(30), WorkerState::Ready, load).await;
-    assert!(!late.unwrap(), "declared dead");
+    let gone = workers[0].clone();
+    store.remove_worker(gone.id, gone.run).await.unwrap();
+    store.remove_worker(gone.id, gone.run).await.unwrap();
+    assert!(!store.renew_worker(&gone).await.unwrap(), "declared dead");
     assert_eq!(store.worker(workers[0].id).await.unwrap(), None, "a late renewal does not bring it back");
     assert_eq!(store.workers().await.unwrap(), workers[1..]);
 
     workers[1].address = "[::1]:6000".into();
     store.put_worker(&workers[1]).await.unwrap();
     assert_eq!(store.workers().await.unwrap(), workers[1..], "put replaces");
+}
+
+pub async fn a_row_belongs_to_the_last_run_of_its_worker(store: Arc<dyn Store>) {
+    let earlier = worker();
+    let later = Worker { run: RunId::new(), ..earlier.clone() };
+    store.put_worker(&earlier).await.unwrap();
+    store.put_worker(&later).await.unwrap();
+    assert!(!store.renew_worker(&earlier).await.unwrap());
+    store.remove_worker(earlier.id, earlier.run).await.unwrap();
+    assert!(!store.bury_worker(&earlier).await.unwrap());
+    assert_eq!(store.worker(later.id).await.unwrap().as_ref(), Some(&later));
+    let renewed = Worker { lease_until: UnixMillis(11), ..later.clone() };
+    assert!(store.renew_worker(&renewed).await.unwrap());
+    assert!(!store.bury_worker(&later).await.unwrap(), "it has renewed its lease since it was looked at");
+    assert!(store.bury_worker(&renewed).await.unwrap());
+    assert_eq!(store.worker(later.id).await.unwrap(), None);
+}
+
+pub async fn open_sessions_are_outlined_for_those_who_look_after_them(store: Arc<dyn Store>) {
+    let (kept, on) = placed(&store, &["a", "b"]).await;
+    let (left, left_on) = placed(&store, &["c"]).await;
+    let (bare, bare_on) = placed(&store, &[]).await;
+    let mut without_endpoint = participant("d", &bare_on);
+    without_endpoint.endpoint = None;
+    store.put_participant(bare.id, bare.epoch, &without_endpoint).await.unwrap();
+    let endpoint = endpoint_of(&left.participants[0]);
+    let closed = EndpointState::Closed;
+    store.set_endpoint_state(left.id, left.participants[0].id, endpoint, closed).await.unwrap();
+    let (empty, ended) = (session(), session());
+    for each in [&empty, &ended] {
+        store.insert_session(each).await.unwrap();
+    }
+    store.close_session(ended.id, UnixMillis(1)).await.unwrap();
+
+    let outlined = async |which, after, limit| -> Vec<SessionId> {
+        let outlines = store.outlines(which, after, limit).await.unwrap();
+        for outline in &outlines {
+            assert_eq!(*outline, SessionOutline::from(&read(&store, outline.id).await));
+        }
+        outlines.iter().map(|outline| outline.id).collect()
+    };
+    let sorted = |mut ids: Vec<SessionId>| {
+        ids.sort();
+        ids
+    };
+    assert_eq!(outlined(Outlined::On(on.worker_id), None, 10).await, [kept.id]);
+    assert_eq!(outlined(Outlined::On(WorkerId::new()), None, 10).await, []);
+    let all = [on.worker_id, left_on.worker_id, bare_on.worker_id];
+    let unattended = sorted(vec![left.id, bare.id, empty.id]);
+    assert_eq!(outlined(Outlined::Unattended { living: &all }, None, 10).await, unattended);
+    let orphaned = sorted(vec![kept.id, left.id, bare.id, empty.id]);
+    assert_eq!(outlined(Outlined::Unattended { living: &all[1..] }, None, 10).await, orphaned);
+    assert_eq!(outlined(Outlined::Unattended { living: &[] }, None, 2).await, orphaned[..2]);
+    assert_eq!(outlined(Outlined::Unattended { living: &[] }, Some(orphaned[1]), 2).await, orphaned[2..]);
+    assert_eq!(outlined(Outlined::Unattended { living: &[] }, None, 0).await, []);
+
+    assert_eq!(store.open_sessions(None, 10).await.unwrap(), orphaned);
+    assert_eq!(store.open_sessions(Some(orphaned[0]), 2).await.unwrap(), orphaned[1..3]);
+    assert_eq!(store.open_sessions(Some(orphaned[3]), 2).await.unwrap(), []);
+    assert_eq!(store.open_sessions(None, 0).await.unwrap(), []);
 }
 
 pub async fn the_timeline_is_in_order_of_time(store: Arc<dyn Store>) {

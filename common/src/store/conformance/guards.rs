@@ -7,7 +7,7 @@ use crate::model::{
     EndpointId, EndpointState, ParticipantId, ParticipantState, Pipeline, PipelineId, PipelineState, Session,
     SessionId, SessionState, TrackId,
 };
-use crate::store::{Guarded, Store};
+use crate::store::{Guarded, RemoveIf, Store};
 use crate::time::UnixMillis;
 
 /// Refused, with what is stored, which is what was stored before.
@@ -302,24 +302,52 @@ pub async fn muting_needs_that_track(store: Arc<dyn Store>) {
 pub async fn removing_needs_that_participant_and_endpoint(store: Arc<dyn Store>) {
     let (stored, _) = placed(&store, &["a", "b", "c"]).await;
     let (a, b, c) = (&stored.participants[0], &stored.participants[1], &stored.participants[2]);
-    for (participant, endpoint) in [
-        (ParticipantId::new(), None),
-        (ParticipantId::new(), Some(endpoint_of(a))),
-        (a.id, Some(EndpointId::new())),
-        (a.id, Some(endpoint_of(b))),
+    for (participant, only_if) in [
+        (ParticipantId::new(), RemoveIf::Present),
+        (ParticipantId::new(), RemoveIf::Endpoint(endpoint_of(a))),
+        (a.id, RemoveIf::Endpoint(EndpointId::new())),
+        (a.id, RemoveIf::Endpoint(endpoint_of(b))),
+        (a.id, RemoveIf::OpenEndpoint(endpoint_of(b))),
     ] {
-        let outcome = store.remove_participant(stored.id, participant, endpoint).await.unwrap();
+        let outcome = store.remove_participant(stored.id, participant, only_if).await.unwrap();
         nothing_written(&store, &stored, outcome).await;
     }
     let mut expected = stored.clone();
     expected.participants = vec![b.clone(), c.clone()];
-    let outcome = store.remove_participant(stored.id, a.id, Some(endpoint_of(a))).await.unwrap();
+    let outcome =
+        store.remove_participant(stored.id, a.id, RemoveIf::Endpoint(endpoint_of(a))).await.unwrap();
     assert_eq!(applied(outcome), expected);
     expected.participants = vec![b.clone()];
-    let outcome = store.remove_participant(stored.id, c.id, None).await.unwrap();
+    let outcome = store.remove_participant(stored.id, c.id, RemoveIf::Present).await.unwrap();
     assert_eq!(applied(outcome), expected);
-    let again = store.remove_participant(stored.id, c.id, None).await.unwrap();
+    let again = store.remove_participant(stored.id, c.id, RemoveIf::Present).await.unwrap();
     nothing_written(&store, &expected, again).await;
+    expected.participants.clear();
+    let only_if = RemoveIf::OpenEndpoint(endpoint_of(b));
+    let outcome = store.remove_participant(stored.id, b.id, only_if).await.unwrap();
+    assert_eq!(applied(outcome), expected);
+}
+
+pub async fn who_lost_the_session_writes_nothing_about_its_endpoints(store: Arc<dyn Store>) {
+    let (stored, pipeline) = placed(&store, &["a"]).await;
+    let (a, endpoint) = (stored.participants[0].id, endpoint_of(&stored.participants[0]));
+    let track = stored.participants[0].tracks[0].id;
+    let taken_over = applied(store.drop_pipeline(stored.id, stored.epoch, pipeline.id).await.unwrap());
+    for state in [EndpointState::New, EndpointState::Connected, EndpointState::Disconnected] {
+        let outcome = store.set_endpoint_state(stored.id, a, endpoint, state).await.unwrap();
+        nothing_written(&store, &taken_over, outcome).await;
+    }
+    let late = [
+        store.set_tracks(stored.id, a, endpoint, &[super::track()]).await.unwrap(),
+        store.set_track_muted(stored.id, a, track, true).await.unwrap(),
+        store.remove_participant(stored.id, a, RemoveIf::OpenEndpoint(endpoint)).await.unwrap(),
+    ];
+    for outcome in late {
+        nothing_written(&store, &taken_over, outcome).await;
+    }
+    // What looks after those who do not come back may remove them.
+    let only_if = RemoveIf::Endpoint(endpoint);
+    applied(store.remove_participant(stored.id, a, only_if).await.unwrap());
 }
 
 pub async fn closing_ends_everything_once(store: Arc<dyn Store>) {
@@ -369,7 +397,7 @@ async fn every_other_change(
         store.set_endpoint_state(session, id, endpoint, state).await.unwrap(),
         store.set_tracks(session, id, endpoint, &[track()]).await.unwrap(),
         store.set_track_muted(session, id, participant.tracks[0].id, true).await.unwrap(),
-        store.remove_participant(session, id, None).await.unwrap(),
-        store.remove_participant(session, id, Some(endpoint)).await.unwrap(),
+        store.remove_participant(session, id, RemoveIf::Present).await.unwrap(),
+        store.remove_participant(session, id, RemoveIf::Endpoint(endpoint)).await.unwrap(),
     ]
 }

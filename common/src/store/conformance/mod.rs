@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::{Guarded, SessionChange, SessionWatch, Store};
 use crate::model::{
     CommandId, Endpoint, EndpointId, EndpointState, Grants, Participant, ParticipantId, ParticipantState,
-    Pipeline, PipelineId, PipelineState, Session, SessionId, SessionState, Track, TrackId, TrackKind,
-    TrackSource, WorkerId,
+    Pipeline, PipelineId, PipelineState, RunId, Session, SessionId, SessionState, Track, TrackId, TrackKind,
+    TrackSource, Worker, WorkerId, WorkerLoad, WorkerState,
 };
 use crate::time::UnixMillis;
 
@@ -34,7 +34,9 @@ macro_rules! store_conformance {
             a_session_is_read_back_as_it_was_inserted, an_id_is_inserted_once, what_is_not_there_is_none,
             sessions_are_listed_in_pages_and_by_filter,
             sessions_are_listed_by_the_workers_of_their_pipelines, only_sessions_closed_long_ago_are_deleted,
-            a_worker_row_lives_from_put_to_remove, the_timeline_is_in_order_of_time, it_is_reachable
+            a_worker_row_lives_from_put_to_remove, a_row_belongs_to_the_last_run_of_its_worker,
+            open_sessions_are_outlined_for_those_who_look_after_them, the_timeline_is_in_order_of_time,
+            it_is_reachable
         }
         $crate::store_conformance! { $run, guards:
             placing_needs_an_open_session_of_that_epoch_without_pipeline, a_repeated_placement_is_a_success,
@@ -43,11 +45,13 @@ macro_rules! store_conformance {
             a_repeated_move_is_a_success, retiring_ends_what_was_left_on_the_old_pipeline,
             retiring_needs_a_draining_pipeline_behind_the_current_one, a_participant_is_added_or_replaced, putting_a_participant_needs_an_open_session_of_that_epoch,
             the_participant_follows_its_endpoint, endpoint_state_needs_that_endpoint, tracks_need_that_endpoint,
-            muting_needs_that_track, removing_needs_that_participant_and_endpoint, closing_ends_everything_once,
+            muting_needs_that_track, removing_needs_that_participant_and_endpoint,
+            who_lost_the_session_writes_nothing_about_its_endpoints, closing_ends_everything_once,
             nothing_changes_a_session_that_is_not_there
         }
         $crate::store_conformance! { $run, races:
             one_of_sixteen_placements_wins, one_of_eight_inserts_wins, one_of_eight_drops_wins, one_of_eight_moves_wins,
+            one_of_eight_burials_wins,
             changes_of_different_parts_all_survive
         }
         $crate::store_conformance! { $run, watching:
@@ -87,6 +91,19 @@ pub fn session() -> Session {
 
 pub fn pipeline() -> Pipeline {
     Pipeline { id: PipelineId::new(), worker_id: WorkerId::new(), state: PipelineState::Ready }
+}
+
+/// A worker's row with a lease that has run out.
+pub fn worker() -> Worker {
+    Worker {
+        id: WorkerId::new(),
+        run: RunId::new(),
+        address: "127.0.0.1:5000".into(),
+        lease_until: UnixMillis(10),
+        state: WorkerState::Ready,
+        load: WorkerLoad::default(),
+        broker_away_since: None,
+    }
 }
 
 /// A participant with a new endpoint on the pipeline and one track.

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 
-use super::{applied, endpoint_of, participant, pipeline, placed, read, session, track};
+use super::{applied, endpoint_of, participant, pipeline, placed, read, session, track, worker};
 use crate::model::{EndpointState, ParticipantState};
-use crate::store::{Guarded, Inserted, Store};
+use crate::store::{Guarded, Inserted, RemoveIf, Store};
 
 /// Runs all of them on their own tasks, so that they overlap as far as the store lets them.
 async fn at_once<T: Send + 'static>(
@@ -89,6 +89,17 @@ pub async fn one_of_eight_moves_wins(store: Arc<dyn Store>) {
     assert_eq!((now.epoch, now.pipelines.len()), (2, 2));
 }
 
+pub async fn one_of_eight_burials_wins(store: Arc<dyn Store>) {
+    let seen = worker();
+    store.put_worker(&seen).await.unwrap();
+    let outcomes = at_once((0..8).map(|_| {
+        let (store, seen) = (Arc::clone(&store), seen.clone());
+        async move { store.bury_worker(&seen).await.unwrap() }
+    }))
+    .await;
+    assert_eq!(outcomes.into_iter().filter(|won| *won).count(), 1);
+}
+
 pub async fn changes_of_different_parts_all_survive(store: Arc<dyn Store>) {
     let (stored, pipeline) = placed(&store, &["mutes", "connects", "publishes", "leaves"]).await;
     let old = stored.participants.clone();
@@ -104,7 +115,7 @@ pub async fn changes_of_different_parts_all_survive(store: Arc<dyn Store>) {
         store.set_track_muted(stored.id, old[0].id, old[0].tracks[0].id, true),
         store.set_endpoint_state(stored.id, old[1].id, endpoint_of(&old[1]), EndpointState::Connected),
         store.set_tracks(stored.id, old[2].id, endpoint_of(&old[2]), &tracks),
-        store.remove_participant(stored.id, old[3].id, None),
+        store.remove_participant(stored.id, old[3].id, RemoveIf::Present),
     );
     for outcome in added {
         applied(outcome);

@@ -14,7 +14,7 @@ use crate::model::{
     CommandId, Endpoint, EndpointId, EndpointState, Participant, ParticipantId, ParticipantState, Pipeline,
     PipelineId, PipelineState, Session, SessionId, SessionState, Track, TrackId, WorkerId,
 };
-use crate::store::{Guarded, Inserted, SessionFilter, Store};
+use crate::store::{Guarded, Inserted, RemoveIf, SessionFilter, Store};
 use crate::time::UnixMillis;
 
 /// One change with all its arguments.
@@ -29,7 +29,7 @@ enum Change {
     EndpointState(SessionId, ParticipantId, EndpointId, EndpointState),
     Tracks(SessionId, ParticipantId, EndpointId, Vec<Track>),
     Muted(SessionId, ParticipantId, TrackId, bool),
-    Remove(SessionId, ParticipantId, Option<EndpointId>),
+    Remove(SessionId, ParticipantId, RemoveIf),
     Close(SessionId, UnixMillis),
     DeleteClosed(UnixMillis),
 }
@@ -83,8 +83,8 @@ async fn apply(store: &Arc<dyn Store>, change: &Change) -> Outcome {
         Change::Muted(session, participant, track, muted) => {
             store.set_track_muted(session, participant, track, muted).await
         }
-        Change::Remove(session, participant, endpoint) => {
-            store.remove_participant(session, participant, endpoint).await
+        Change::Remove(session, participant, only_if) => {
+            store.remove_participant(session, participant, only_if).await
         }
         Change::Close(session, at) => store.close_session(session, at).await,
     };
@@ -144,6 +144,11 @@ fn has(session: &Session, participant: ParticipantId, endpoint: EndpointId) -> b
     found.map(|found| found.id) == Some(endpoint)
 }
 
+fn has_open(session: &Session, participant: ParticipantId, endpoint: EndpointId) -> bool {
+    let found = session.participant(participant).and_then(|found| found.endpoint.as_ref());
+    has(session, participant, endpoint) && found.is_some_and(|found| found.state != EndpointState::Closed)
+}
+
 fn guard(session: &Session, change: &Change) -> bool {
     let open = session.state == SessionState::Open;
     match change {
@@ -166,14 +171,20 @@ fn guard(session: &Session, change: &Change) -> bool {
             [] => false,
         },
         Change::Put(_, epoch, _) => open && session.epoch == *epoch,
-        Change::EndpointState(_, participant, endpoint, _) | Change::Tracks(_, participant, endpoint, _) => {
+        Change::EndpointState(_, participant, endpoint, EndpointState::Closed) => {
             has(session, *participant, *endpoint)
+        }
+        Change::EndpointState(_, participant, endpoint, _) | Change::Tracks(_, participant, endpoint, _) => {
+            has_open(session, *participant, *endpoint)
         }
         Change::Muted(_, participant, track, _) => session
             .participant(*participant)
             .is_some_and(|found| found.tracks.iter().any(|published| published.id == *track)),
-        Change::Remove(_, participant, None) => session.participant(*participant).is_some(),
-        Change::Remove(_, participant, Some(endpoint)) => has(session, *participant, *endpoint),
+        Change::Remove(_, participant, RemoveIf::Present) => session.participant(*participant).is_some(),
+        Change::Remove(_, participant, RemoveIf::Endpoint(endpoint)) => has(session, *participant, *endpoint),
+        Change::Remove(_, participant, RemoveIf::OpenEndpoint(endpoint)) => {
+            has_open(session, *participant, *endpoint)
+        }
         Change::Close(..) => open,
         Change::Insert(_) | Change::DeleteClosed(_) => unreachable!("not guarded"),
     }
@@ -303,7 +314,11 @@ impl Universe {
                 let track = random.one_of(&self.tracks).id;
                 Change::Muted(session, participant, track, random.below(2) == 0)
             }
-            34..38 => Change::Remove(session, participant, (random.below(3) > 0).then_some(endpoint)),
+            34..38 => {
+                let kinds =
+                    [RemoveIf::Present, RemoveIf::Endpoint(endpoint), RemoveIf::OpenEndpoint(endpoint)];
+                Change::Remove(session, participant, *random.one_of(&kinds))
+            }
             40..45 => {
                 let current = now.and_then(Session::pipeline).filter(|_| random.below(4) > 0);
                 let from = current.unwrap_or_else(|| random.one_of(&self.pipelines)).id;

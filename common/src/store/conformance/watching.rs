@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::{PATIENCE, applied, next_of, pipeline, placed, session};
 use crate::model::{EndpointId, ParticipantId, Session, SessionId, TrackId};
 use crate::store::{
-    ResumeToken, SessionChange, SessionChangeKind, SessionFilter, SessionWatch, Store, StoreErrorKind,
+    RemoveIf, ResumeToken, SessionChange, SessionChangeKind, SessionFilter, SessionWatch, Store,
+    StoreErrorKind,
 };
 use crate::time::UnixMillis;
 
@@ -142,7 +143,7 @@ pub async fn what_changes_nothing_is_no_change(store: Arc<dyn Store>) {
     store.put_participant(stored.id, 0, &participant).await.unwrap();
     store.set_tracks(stored.id, participant.id, EndpointId::new(), &[]).await.unwrap();
     store.set_track_muted(stored.id, participant.id, TrackId::new(), true).await.unwrap();
-    store.remove_participant(stored.id, ParticipantId::new(), None).await.unwrap();
+    store.remove_participant(stored.id, ParticipantId::new(), RemoveIf::Present).await.unwrap();
     // Applied, but it was so before.
     applied(store.put_participant(stored.id, 1, &participant).await.unwrap());
     applied(store.set_track_muted(stored.id, participant.id, participant.tracks[0].id, false).await.unwrap());

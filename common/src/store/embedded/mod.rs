@@ -20,13 +20,12 @@ use tokio::sync::watch;
 use self::feed::{EmbeddedWatch, Feed};
 use self::timeline::Timeline;
 use super::{
-    Guarded, Inserted, ResumeToken, SessionChangeKind, SessionFilter, SessionWatch, Store, StoreResult,
-    is_placed, participant_state_for,
+    Guarded, Inserted, Outlined, RemoveIf, ResumeToken, SessionChangeKind, SessionFilter, SessionOutline,
+    SessionWatch, Store, StoreResult, is_placed, participant_state_for,
 };
 use crate::model::{
     EndpointId, EndpointState, Participant, ParticipantId, ParticipantState, Pipeline, PipelineId,
-    PipelineState, Session, SessionId, SessionState, TimelineEntry, Track, TrackId, Worker, WorkerId,
-    WorkerLoad, WorkerState,
+    PipelineState, RunId, Session, SessionId, SessionState, TimelineEntry, Track, TrackId, Worker, WorkerId,
 };
 use crate::time::UnixMillis;
 
@@ -130,8 +129,23 @@ impl Shared {
     }
 }
 
-fn has_endpoint(participant: &Participant, endpoint: EndpointId) -> bool {
-    participant.endpoint.as_ref().is_some_and(|current| current.id == endpoint)
+fn has_open_endpoint(participant: &Participant, endpoint: EndpointId) -> bool {
+    RemoveIf::OpenEndpoint(endpoint).allows(participant.endpoint.as_ref())
+}
+
+fn is_outlined(session: &Session, which: Outlined<'_>) -> bool {
+    let is_left = |participant: &Participant| {
+        participant.endpoint.as_ref().is_none_or(|endpoint| endpoint.state == EndpointState::Closed)
+    };
+    session.state == SessionState::Open
+        && match which {
+            Outlined::On(worker) => session.pipelines.iter().any(|pipeline| pipeline.worker_id == worker),
+            Outlined::Unattended { living } => {
+                session.participants.is_empty()
+                    || session.participants.iter().any(is_left)
+                    || session.pipelines.iter().any(|pipeline| !living.contains(&pipeline.worker_id))
+            }
+        }
 }
 
 /// Takes the pipeline out, and ends what was on it.
@@ -178,6 +192,27 @@ impl Store for EmbeddedStore {
             .take(filter.effective_limit())
             .cloned()
             .collect())
+    }
+
+    async fn outlines(
+        &self,
+        which: Outlined<'_>,
+        after: Option<SessionId>,
+        limit: u32,
+    ) -> StoreResult<Vec<SessionOutline>> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let state = self.lock();
+        let found = state.sessions.range((from, Bound::Unbounded)).map(|(_, session)| session);
+        let outlined = found.filter(|session| is_outlined(session, which)).take(limit as usize);
+        Ok(outlined.map(SessionOutline::from).collect())
+    }
+
+    async fn open_sessions(&self, after: Option<SessionId>, limit: u32) -> StoreResult<Vec<SessionId>> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let state = self.lock();
+        let found = state.sessions.range((from, Bound::Unbounded)).map(|(_, session)| session);
+        let open = found.filter(|session| session.state == SessionState::Open).take(limit as usize);
+        Ok(open.map(|session| session.id).collect())
     }
 
     async fn place_pipeline(
@@ -288,6 +323,9 @@ impl Store for EmbeddedStore {
             let Some(current) = participant.endpoint.as_mut().filter(|current| current.id == endpoint) else {
                 return false;
             };
+            if current.state == EndpointState::Closed && state != EndpointState::Closed {
+                return false;
+            }
             current.state = state;
             participant.state = participant_state_for(state);
             true
@@ -302,7 +340,7 @@ impl Store for EmbeddedStore {
         tracks: &[Track],
     ) -> StoreResult<Guarded> {
         Ok(self.change_participant(session, participant, |participant| {
-            let current = has_endpoint(participant, endpoint);
+            let current = has_open_endpoint(participant, endpoint);
             if current {
                 participant.tracks = tracks.to_vec();
             }
@@ -327,12 +365,13 @@ impl Store for EmbeddedStore {
         &self,
         session: SessionId,
         participant: ParticipantId,
-        endpoint: Option<EndpointId>,
+        only_if: RemoveIf,
     ) -> StoreResult<Guarded> {
         Ok(self.change(session, |session| {
-            let found = session.participants.iter().position(|entry| {
-                entry.id == participant && endpoint.is_none_or(|endpoint| has_endpoint(entry, endpoint))
-            });
+            let found = session
+                .participants
+                .iter()
+                .position(|entry| entry.id == participant && only_if.allows(entry.endpoint.as_ref()));
             found.map(|index| session.participants.remove(index)).is_some()
         }))
     }
@@ -377,18 +416,11 @@ impl Store for EmbeddedStore {
         Ok(())
     }
 
-    async fn renew_worker(
-        &self,
-        id: WorkerId,
-        lease_until: UnixMillis,
-        state: WorkerState,
-        load: WorkerLoad,
-    ) -> StoreResult<bool> {
-        let mut stored = self.lock();
-        let Some(worker) = stored.workers.get_mut(&id) else { return Ok(false) };
-        worker.lease_until = lease_until;
-        worker.state = state;
-        worker.load = load;
+    async fn renew_worker(&self, worker: &Worker) -> StoreResult<bool> {
+        let mut state = self.lock();
+        let stored = state.workers.get_mut(&worker.id).filter(|stored| stored.run == worker.run);
+        let Some(stored) = stored else { return Ok(false) };
+        *stored = Worker { address: std::mem::take(&mut stored.address), ..worker.clone() };
         Ok(true)
     }
 
@@ -400,9 +432,24 @@ impl Store for EmbeddedStore {
         Ok(self.lock().workers.values().cloned().collect())
     }
 
-    async fn remove_worker(&self, id: WorkerId) -> StoreResult<()> {
-        self.lock().workers.remove(&id);
+    async fn remove_worker(&self, id: WorkerId, run: RunId) -> StoreResult<()> {
+        let mut state = self.lock();
+        if state.workers.get(&id).is_some_and(|stored| stored.run == run) {
+            state.workers.remove(&id);
+        }
         Ok(())
+    }
+
+    async fn bury_worker(&self, seen: &Worker) -> StoreResult<bool> {
+        let mut state = self.lock();
+        let unchanged = state
+            .workers
+            .get(&seen.id)
+            .is_some_and(|stored| stored.run == seen.run && stored.lease_until == seen.lease_until);
+        if unchanged {
+            state.workers.remove(&seen.id);
+        }
+        Ok(unchanged)
     }
 
     async fn append_timeline(&self, entry: &TimelineEntry) -> StoreResult<()> {

@@ -2,13 +2,14 @@
 //!
 //! | collection | holds | indexes beside `_id` |
 //! |---|---|---|
-//! | `sessions` | [`Session`] documents | `key_id, _id` (listing) · `state, closed_at` (deleting closed ones) · `pipelines.worker_id` (draining) |
+//! | `sessions` | [`Session`] documents | `key_id, _id` (listing) · `state, closed_at` (open ones; deleting closed ones) · `pipelines.worker_id` |
 //! | `workers` | [`Worker`] rows | |
 //! | `events` | timeline entries | `session_id, at, _id` · `stored_at` (TTL) |
 //!
 //! | part | does |
 //! |---|---|
 //! | `sessions` | every guarded change as one `findOneAndUpdate` |
+//! | `outlines` | many sessions at once, only as much of each as is needed |
 //! | `workers`, `timeline` | those collections |
 //! | `watch` | the change stream |
 //! | `failure` | the driver's errors in our words, without credentials |
@@ -32,16 +33,17 @@ use tokio::sync::watch as watch_channel;
 use tokio::task::AbortHandle;
 
 use super::{
-    Guarded, Inserted, ResumeToken, SessionFilter, SessionWatch, Store, StoreError, StoreErrorKind,
-    StoreResult, TIMELINE_KEPT, TIMELINE_LIMIT,
+    Guarded, Inserted, Outlined, RemoveIf, ResumeToken, SessionFilter, SessionOutline, SessionWatch, Store,
+    StoreError, StoreErrorKind, StoreResult, TIMELINE_KEPT, TIMELINE_LIMIT,
 };
 use crate::model::{
-    EndpointId, EndpointState, Participant, ParticipantId, Pipeline, PipelineId, Session, SessionId,
-    TimelineEntry, Track, TrackId, Worker, WorkerId, WorkerLoad, WorkerState,
+    EndpointId, EndpointState, Participant, ParticipantId, Pipeline, PipelineId, RunId, Session, SessionId,
+    TimelineEntry, Track, TrackId, Worker, WorkerId,
 };
 use crate::time::UnixMillis;
 
 mod failure;
+mod outlines;
 mod sessions;
 mod timeline;
 mod watch;
@@ -248,6 +250,19 @@ impl Store for MongoStore {
         sessions::list(&self.shared.sessions, filter).await
     }
 
+    async fn outlines(
+        &self,
+        which: Outlined<'_>,
+        after: Option<SessionId>,
+        limit: u32,
+    ) -> StoreResult<Vec<SessionOutline>> {
+        outlines::list(&self.shared.sessions, which, after, limit).await
+    }
+
+    async fn open_sessions(&self, after: Option<SessionId>, limit: u32) -> StoreResult<Vec<SessionId>> {
+        outlines::open_ids(&self.shared.sessions, after, limit).await
+    }
+
     async fn place_pipeline(
         &self,
         session: SessionId,
@@ -323,9 +338,9 @@ impl Store for MongoStore {
         &self,
         session: SessionId,
         participant: ParticipantId,
-        endpoint: Option<EndpointId>,
+        only_if: RemoveIf,
     ) -> StoreResult<Guarded> {
-        sessions::remove_participant(&self.shared.sessions, session, participant, endpoint).await
+        sessions::remove_participant(&self.shared.sessions, session, participant, only_if).await
     }
 
     async fn close_session(&self, session: SessionId, at: UnixMillis) -> StoreResult<Guarded> {
@@ -344,14 +359,8 @@ impl Store for MongoStore {
         workers::put(&self.shared.workers, worker).await
     }
 
-    async fn renew_worker(
-        &self,
-        id: WorkerId,
-        lease_until: UnixMillis,
-        state: WorkerState,
-        load: WorkerLoad,
-    ) -> StoreResult<bool> {
-        workers::renew(&self.shared.workers, id, lease_until, state, load).await
+    async fn renew_worker(&self, worker: &Worker) -> StoreResult<bool> {
+        workers::renew(&self.shared.workers, worker).await
     }
 
     async fn worker(&self, id: WorkerId) -> StoreResult<Option<Worker>> {
@@ -362,8 +371,12 @@ impl Store for MongoStore {
         workers::list(&self.shared.workers).await
     }
 
-    async fn remove_worker(&self, id: WorkerId) -> StoreResult<()> {
-        workers::remove(&self.shared.workers, id).await
+    async fn remove_worker(&self, id: WorkerId, run: RunId) -> StoreResult<()> {
+        workers::remove(&self.shared.workers, id, run).await
+    }
+
+    async fn bury_worker(&self, seen: &Worker) -> StoreResult<bool> {
+        workers::bury(&self.shared.workers, seen).await
     }
 
     async fn append_timeline(&self, entry: &TimelineEntry) -> StoreResult<()> {

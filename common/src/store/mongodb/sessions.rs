@@ -14,7 +14,7 @@ use crate::model::{
     PipelineState, Session, SessionId, SessionState, Track, TrackId,
 };
 use crate::store::{
-    Guarded, Inserted, SessionFilter, StoreError, StoreErrorKind, StoreResult, is_placed,
+    Guarded, Inserted, RemoveIf, SessionFilter, StoreError, StoreErrorKind, StoreResult, is_placed,
     participant_state_for,
 };
 use crate::time::UnixMillis;
@@ -207,7 +207,11 @@ pub(super) async fn set_endpoint_state(
         "participants.$[each].endpoint.state": text(&state)?,
         "participants.$[each].state": text(&participant_state_for(state))?,
     } };
-    let guard = has_participant(session, participant, doc! { "endpoint._id": endpoint.to_string() });
+    let endpoint = match state {
+        EndpointState::Closed => with_endpoint(endpoint),
+        _ => with_open_endpoint(endpoint)?,
+    };
+    let guard = has_participant(session, participant, endpoint);
     let each = doc! { "each._id": participant.to_string() };
     guarded(sessions, "set endpoint state", session, guard, update, vec![each]).await
 }
@@ -221,7 +225,7 @@ pub(super) async fn set_tracks(
 ) -> StoreResult<Guarded> {
     let tracks = tracks.iter().map(encode).collect::<StoreResult<Vec<_>>>()?;
     let update = doc! { "$set": { "participants.$[each].tracks": tracks } };
-    let guard = has_participant(session, participant, doc! { "endpoint._id": endpoint.to_string() });
+    let guard = has_participant(session, participant, with_open_endpoint(endpoint)?);
     let each = doc! { "each._id": participant.to_string() };
     guarded(sessions, "set tracks", session, guard, update, vec![each]).await
 }
@@ -243,9 +247,13 @@ pub(super) async fn remove_participant(
     sessions: &Sessions,
     session: SessionId,
     participant: ParticipantId,
-    endpoint: Option<EndpointId>,
+    only_if: RemoveIf,
 ) -> StoreResult<Guarded> {
-    let also = endpoint.map_or_else(Document::new, |endpoint| doc! { "endpoint._id": endpoint.to_string() });
+    let also = match only_if {
+        RemoveIf::Present => Document::new(),
+        RemoveIf::Endpoint(endpoint) => with_endpoint(endpoint),
+        RemoveIf::OpenEndpoint(endpoint) => with_open_endpoint(endpoint)?,
+    };
     let guard = has_participant(session, participant, also);
     let update = doc! { "$pull": { "participants": { "_id": participant.to_string() } } };
     guarded(sessions, "remove participant", session, guard, update, vec![]).await
@@ -290,6 +298,15 @@ async fn guarded(
 fn has_participant(session: SessionId, participant: ParticipantId, mut also: Document) -> Document {
     also.insert("_id", participant.to_string());
     doc! { "_id": session.to_string(), "participants": { "$elemMatch": also } }
+}
+
+fn with_endpoint(endpoint: EndpointId) -> Document {
+    doc! { "endpoint._id": endpoint.to_string() }
+}
+
+fn with_open_endpoint(endpoint: EndpointId) -> StoreResult<Document> {
+    let closed = text(&EndpointState::Closed)?;
+    Ok(doc! { "endpoint._id": endpoint.to_string(), "endpoint.state": { "$ne": closed } })
 }
 
 /// How `serde` writes a value that is one word.

@@ -1,13 +1,13 @@
 //! The `workers` collection: one row per living media process.
 
 use ::mongodb::Collection;
-use ::mongodb::bson::{Document, RawDocumentBuf, doc};
+use ::mongodb::bson::{Bson, Document, RawDocumentBuf, doc};
 use futures::TryStreamExt;
 
+use super::sessions::text;
 use super::{OPERATION_LIMIT, decode, decode_readable, encode, failure, within};
-use crate::model::{Worker, WorkerId, WorkerLoad, WorkerState};
+use crate::model::{RunId, Worker, WorkerId};
 use crate::store::StoreResult;
-use crate::time::UnixMillis;
 
 /// Tries of an upsert that raced with another of the same id; the second finds the row.
 const UPSERT_TRIES: usize = 3;
@@ -30,21 +30,16 @@ pub(super) async fn put(rows: &Rows, worker: &Worker) -> StoreResult<()> {
     .await
 }
 
-pub(super) async fn renew(
-    rows: &Rows,
-    id: WorkerId,
-    lease_until: UnixMillis,
-    state: WorkerState,
-    load: WorkerLoad,
-) -> StoreResult<bool> {
-    let mut fields = Document::new();
-    fields.insert("lease_until", lease_until.0);
-    fields.insert("state", super::sessions::text(&state)?);
-    for (name, value) in encode(&load)? {
+pub(super) async fn renew(rows: &Rows, worker: &Worker) -> StoreResult<bool> {
+    let away_since = worker.broker_away_since.map_or(Bson::Null, |since| Bson::Int64(since.0));
+    let mut fields = doc! {
+        "lease_until": worker.lease_until.0, "state": text(&worker.state)?, "broker_away_since": away_since,
+    };
+    for (name, value) in encode(&worker.load)? {
         fields.insert(format!("load.{name}"), value);
     }
     let renewed = within(OPERATION_LIMIT, "renew worker", async {
-        rows.update_one(by_id(id), doc! { "$set": fields }).await
+        rows.update_one(of_run(worker.id, worker.run), doc! { "$set": fields }).await
     });
     Ok(renewed.await?.matched_count == 1)
 }
@@ -61,8 +56,20 @@ pub(super) async fn list(rows: &Rows) -> StoreResult<Vec<Worker>> {
     Ok(decode_readable("workers", listed.await?))
 }
 
-pub(super) async fn remove(rows: &Rows, id: WorkerId) -> StoreResult<()> {
-    within(OPERATION_LIMIT, "remove worker", async { rows.delete_one(by_id(id)).await }).await.map(drop)
+pub(super) async fn remove(rows: &Rows, id: WorkerId, run: RunId) -> StoreResult<()> {
+    let row = of_run(id, run);
+    within(OPERATION_LIMIT, "remove worker", async { rows.delete_one(row).await }).await.map(drop)
+}
+
+pub(super) async fn bury(rows: &Rows, seen: &Worker) -> StoreResult<bool> {
+    let mut row = of_run(seen.id, seen.run);
+    row.insert("lease_until", seen.lease_until.0);
+    let buried = within(OPERATION_LIMIT, "bury worker", async { rows.delete_one(row).await });
+    Ok(buried.await?.deleted_count == 1)
+}
+
+fn of_run(id: WorkerId, run: RunId) -> Document {
+    doc! { "_id": id.to_string(), "run": run.to_string() }
 }
 
 fn by_id(id: WorkerId) -> Document {

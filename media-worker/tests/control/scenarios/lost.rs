@@ -123,7 +123,8 @@ pub async fn a_worker_declared_dead_starts_anew(system: System) {
     let participant = ParticipantId::new();
     let mut events = api.events(session, participant).await;
     let target = api.join_as(session, participant, None).await.unwrap().joined.target;
-    system.store.remove_worker(worker.worker.id()).await.unwrap();
+    let row = system.store.worker(worker.worker.id()).await.unwrap().unwrap();
+    system.store.remove_worker(row.id, row.run).await.unwrap();
     events.until_kind("session.interrupted").await;
     eventually("its row is back", async || system.store.worker(worker.worker.id()).await.unwrap()).await;
     assert_eq!(worker.endpoints().await, 0);

@@ -61,6 +61,8 @@ counted! {
     insert_session(session: &Session) -> Inserted;
     session(id: SessionId) -> Option<Session>;
     sessions(filter: &SessionFilter) -> Vec<Session>;
+    outlines(which: Outlined<'_>, after: Option<SessionId>, limit: u32) -> Vec<SessionOutline>;
+    open_sessions(after: Option<SessionId>, limit: u32) -> Vec<SessionId>;
     place_pipeline(session: SessionId, expected_epoch: i64, pipeline: &Pipeline) -> Guarded;
     drop_pipeline(session: SessionId, expected_epoch: i64, pipeline: PipelineId) -> Guarded;
     move_pipeline(session: SessionId, expected_epoch: i64, from: PipelineId, to: &Pipeline) -> Guarded;
@@ -74,16 +76,17 @@ counted! {
     ) -> Guarded;
     set_track_muted(session: SessionId, participant: ParticipantId, track: TrackId, muted: bool) -> Guarded;
     remove_participant(
-        session: SessionId, participant: ParticipantId, endpoint: Option<EndpointId>
+        session: SessionId, participant: ParticipantId, only_if: RemoveIf
     ) -> Guarded;
     close_session(session: SessionId, at: UnixMillis) -> Guarded;
     delete_closed_sessions(before: UnixMillis) -> u64;
     watch_sessions(resume: Option<&ResumeToken>) -> Box<dyn SessionWatch>;
     put_worker(worker: &Worker) -> ();
-    renew_worker(id: WorkerId, lease_until: UnixMillis, state: WorkerState, load: WorkerLoad) -> bool;
+    renew_worker(worker: &Worker) -> bool;
     worker(id: WorkerId) -> Option<Worker>;
     workers() -> Vec<Worker>;
-    remove_worker(id: WorkerId) -> ();
+    remove_worker(id: WorkerId, run: RunId) -> ();
+    bury_worker(seen: &Worker) -> bool;
     append_timeline(entry: &TimelineEntry) -> ();
     timeline(session: SessionId) -> Vec<TimelineEntry>;
     ping(timeout: Duration) -> ();

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use common::broker::{Broker, Delivery, Destination, Inbox, InboxOptions, Message, topology};
 use common::message::*;
 use common::model::*;
-use common::store::{Guarded, Inserted, Store};
+use common::store::{Guarded, Inserted, RemoveIf, Store};
 use common::time::UnixMillis;
 use futures::future::BoxFuture;
 use serde::Serialize;
@@ -141,7 +141,7 @@ impl Shared {
                     .await
             }
             CommandBody::Leave { session_id, participant_id, reason } => {
-                self.store.remove_participant(*session_id, *participant_id, None).await.unwrap();
+                self.store.remove_participant(*session_id, *participant_id, RemoveIf::Present).await.unwrap();
                 let (participant_id, reason) = (*participant_id, *reason);
                 self.event(*session_id, EventBody::ParticipantLeft { participant_id, reason }).await;
                 Ok(ReplyBody::Left)

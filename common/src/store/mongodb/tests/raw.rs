@@ -5,7 +5,7 @@ use futures::TryStreamExt;
 
 use super::*;
 use crate::model::EventId;
-use crate::store::conformance::{next_of, participant, pipeline, session, track};
+use crate::store::conformance::{next_of, participant, pipeline, session, track, worker};
 use crate::store::{SessionChangeKind, StoreErrorKind};
 
 async fn documents(store: &MongoStore, name: &str) -> Vec<Document> {
@@ -87,7 +87,7 @@ async fn fields_of_another_version_survive_every_operation() {
         gone.push("pipelines.0.future");
         applied(store.drop_pipeline(session.id, 1, pipeline.id).await);
         check("drop_pipeline", &gone).await;
-        applied(store.remove_participant(session.id, member.id, Some(endpoint)).await);
+        applied(store.remove_participant(session.id, member.id, RemoveIf::Endpoint(endpoint)).await);
         let stored = documents(&store, "sessions").await.remove(0);
         assert!(at(&stored, "participants.0.future").is_some(), "the other's, after remove_participant");
         applied(store.place_pipeline(session.id, 2, &crate::store::conformance::pipeline()).await);
@@ -101,20 +101,12 @@ async fn fields_of_another_version_survive_every_operation() {
 #[tokio::test]
 async fn fields_of_another_version_survive_in_worker_rows() {
     with_store(|store| async move {
-        let mut worker = Worker {
-            id: WorkerId::new(),
-            address: "127.0.0.1:1".into(),
-            lease_until: UnixMillis(1),
-            state: WorkerState::Ready,
-            load: WorkerLoad::default(),
-        };
+        let mut worker = worker();
         store.put_worker(&worker).await.unwrap();
         let rows = store.shared.database.collection::<Document>("workers");
         rows.update_one(doc! {}, doc! { "$set": { "zone": "b", "load.gpu": 1 } }).await.unwrap();
         worker.load.endpoints = 9;
-        assert!(
-            store.renew_worker(worker.id, UnixMillis(2), WorkerState::Draining, worker.load).await.unwrap()
-        );
+        assert!(store.renew_worker(&worker).await.unwrap());
         let row = documents(&store, "workers").await.remove(0);
         assert_eq!((at(&row, "zone"), at(&row, "load.gpu")), (Some(&"b".into()), Some(&1.into())));
         assert_eq!(at(&row, "load.endpoints"), Some(&9_i64.into()));
