@@ -20,6 +20,8 @@ use tracing::warn;
 pub struct Admin {
     pub broker: Arc<dyn Broker>,
     pub store: Arc<dyn Store>,
+    /// Cancelled when the worker begins to drain: it wants no more work, and still has some.
+    pub draining: CancellationToken,
     pub metrics: PrometheusHandle,
 }
 
@@ -40,9 +42,13 @@ async fn readyz(State(admin): State<Admin>) -> (StatusCode, Json<serde_json::Val
     let broker = *admin.broker.connected().borrow();
     let store = *admin.store.connected().borrow();
     let word = |up: bool| if up { "ok" } else { "down" };
-    let status = if broker && store { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let draining = admin.draining.is_cancelled();
+    let ready = broker && store && !draining;
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (
         status,
-        Json(serde_json::json!({"ready": broker && store, "broker": word(broker), "store": word(store)})),
+        Json(serde_json::json!({
+            "ready": ready, "broker": word(broker), "store": word(store), "draining": draining,
+        })),
     )
 }

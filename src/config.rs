@@ -79,6 +79,15 @@ pub struct Source {
     #[serde(deserialize_with = "text_or_number")]
     grace: Option<String>,
 
+    /// How long the clients of a worker that drains (SIGTERM) have to move, in seconds (1 to 3600) [default: 60]
+    #[arg(long, env = "SWITCHYARD_DRAIN_TIMEOUT", global = true, value_name = "SECONDS")]
+    #[serde(deserialize_with = "text_or_number")]
+    drain_timeout: Option<String>,
+
+    /// Ids of the API keys, separated by commas, that may list workers and drain them [default: none]
+    #[arg(long, env = "SWITCHYARD_OPERATOR_KEYS", global = true, value_name = "ID,…")]
+    operator_keys: Option<String>,
+
     /// What to log: a level, or a `tracing` filter such as `info,rest_api=debug` [default: info]
     #[arg(long, env = "SWITCHYARD_LOG", global = true, value_name = "FILTER")]
     log: Option<String>,
@@ -145,6 +154,9 @@ pub struct Settings {
     pub admin_listen: Option<SocketAddr>,
     pub lease: Duration,
     pub grace: Duration,
+    pub drain_timeout: Duration,
+    /// Each is one of `api_keys`.
+    pub operator_keys: Vec<String>,
     pub log: String,
     pub log_format: LogFormat,
 }
@@ -272,6 +284,13 @@ impl Settings {
             })?),
             None => None,
         };
+        let operator_keys: Vec<String> = list(source.operator_keys.as_deref()).map(str::to_owned).collect();
+        for id in &operator_keys {
+            // A worker serves no requests, but one file may configure all parts.
+            if role != Role::Worker && !api_keys.as_ref().is_some_and(|keys| keys.has(id)) {
+                return Err(refuse("operator_keys", format!("{id:?} is not the id of one of api_keys")));
+            }
+        }
         let log = source.log.unwrap_or_else(|| "info".to_owned());
         if let Err(error) = log.parse::<tracing_subscriber::EnvFilter>() {
             return Err(refuse("log", error.to_string()));
@@ -295,6 +314,8 @@ impl Settings {
             admin_listen,
             lease: seconds("lease", source.lease.as_deref(), 3..=300, 6)?,
             grace: seconds("grace", source.grace.as_deref(), 1..=600, 10)?,
+            drain_timeout: seconds("drain_timeout", source.drain_timeout.as_deref(), 1..=3600, 60)?,
+            operator_keys,
             log,
             log_format,
         })
@@ -318,6 +339,8 @@ impl Source {
             admin_listen: self.admin_listen.or(file.admin_listen),
             lease: self.lease.or(file.lease),
             grace: self.grace.or(file.grace),
+            drain_timeout: self.drain_timeout.or(file.drain_timeout),
+            operator_keys: self.operator_keys.or(file.operator_keys),
             log: self.log.or(file.log),
             log_format: self.log_format.or(file.log_format),
         }
@@ -419,7 +442,7 @@ mod tests {
     #[test]
     fn each_bad_value_names_its_setting() {
         type Change = fn(&mut Source);
-        let cases: [(&str, Change); 10] = [
+        let cases: [(&str, Change); 12] = [
             ("broker", |s| s.broker = Some("redis://h".into())),
             ("store", |s| s.store = Some("postgres://h".into())),
             ("listen", |s| s.listen = Some("8080".into())),
@@ -429,6 +452,8 @@ mod tests {
             ("api_keys", |s| s.api_keys = Some("no-colon".into())),
             ("demo", |s| s.demo = Some("maybe".into())),
             ("grace", |s| s.grace = Some("0".into())),
+            ("drain_timeout", |s| s.drain_timeout = Some("a while".into())),
+            ("operator_keys", |s| s.operator_keys = Some("nobody".into())),
             ("log_format", |s| s.log_format = Some("xml".into())),
         ];
         for (setting, change) in cases {

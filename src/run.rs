@@ -67,19 +67,26 @@ async fn serve(role: Role, settings: Settings, metrics: PrometheusHandle) -> Res
     let broker = patiently("broker", || connect::broker(&settings.broker)).await?;
     let store = patiently("store", || connect::store(&settings.store)).await?;
     let shutdown = CancellationToken::new();
+    let draining = CancellationToken::new();
     let admin = match settings.admin_listen {
         Some(address) => {
             let listener = listen(address).await?;
-            let state =
-                admin::Admin { broker: broker.clone(), store: store.clone(), metrics: metrics.clone() };
+            let state = admin::Admin {
+                broker: broker.clone(),
+                store: store.clone(),
+                draining: draining.clone(),
+                metrics: metrics.clone(),
+            };
             Some(tokio::spawn(admin::serve(state, listener, shutdown.clone())))
         }
         None => None,
     };
     // Before anything says that it is ready: whoever reads that may ask it to stop at once.
-    let stop_signal = stop_signal();
+    let mut signals = Signals::listen();
     let worker = match role {
-        Role::AllInOne | Role::Worker => Some(start_worker(&settings, broker.clone(), store.clone()).await?),
+        Role::AllInOne | Role::Worker => {
+            Some(start_worker(role, &settings, broker.clone(), store.clone()).await?)
+        }
         Role::Api => None,
     };
     let mut api = match listener {
@@ -97,10 +104,7 @@ async fn serve(role: Role, settings: Settings, metrics: PrometheusHandle) -> Res
     };
 
     let outcome = tokio::select! {
-        signal = stop_signal => {
-            info!(signal, "stopping");
-            Ok(())
-        }
+        () = until_stop(role, &mut signals, worker.as_ref(), &draining) => Ok(()),
         ended = async { api.as_mut().expect("guarded by the condition").await }, if api.is_some() => {
             api = None;
             match ended {
@@ -127,6 +131,30 @@ async fn serve(role: Role, settings: Settings, metrics: PrometheusHandle) -> Res
     outcome
 }
 
+/// Waits for the signal to stop. A worker of its own drains first: until it is done, or another signal comes.
+async fn until_stop(
+    role: Role,
+    signals: &mut Signals,
+    worker: Option<&Worker>,
+    draining: &CancellationToken,
+) {
+    let Some(worker) = worker.filter(|_| role == Role::Worker) else {
+        let signal = signals.next().await;
+        info!(signal, "stopping");
+        return;
+    };
+    tokio::select! {
+        signal = signals.next() => info!(signal, "draining; once more stops at once"),
+        () = worker.drain_asked() => info!("draining, as an operator asked"),
+    }
+    worker.drain();
+    draining.cancel();
+    tokio::select! {
+        signal = signals.next() => info!(signal, "stopping at once"),
+        () = worker.drained() => {}
+    }
+}
+
 async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
     TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })
 }
@@ -151,11 +179,17 @@ where
 }
 
 async fn start_worker(
+    role: Role,
     settings: &Settings,
     broker: Arc<dyn Broker>,
     store: Arc<dyn Store>,
 ) -> Result<Worker, RunError> {
-    let mut config = WorkerConfig { lease: settings.lease, ..WorkerConfig::default() };
+    let mut config = WorkerConfig {
+        lease: settings.lease,
+        drain_timeout: settings.drain_timeout,
+        can_drain: role == Role::Worker,
+        ..WorkerConfig::default()
+    };
     config.media.listen = settings.media;
     config.media.public_addresses = settings.public_addresses.clone();
     config.media.grace = settings.grace;
@@ -227,22 +261,42 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Resolves when the process is asked to stop. Signals count from this call on, not from the first poll.
+/// The signals that ask the process to stop. They count from [`Signals::listen`] on, not from the first look.
 #[cfg(unix)]
-fn stop_signal() -> impl Future<Output = &'static str> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).expect("the runtime handles signals");
-    let mut interrupt = signal(SignalKind::interrupt()).expect("the runtime handles signals");
-    async move {
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn listen() -> Self {
+        use tokio::signal::unix::{SignalKind, signal};
+        Self {
+            terminate: signal(SignalKind::terminate()).expect("the runtime handles signals"),
+            interrupt: signal(SignalKind::interrupt()).expect("the runtime handles signals"),
+        }
+    }
+
+    async fn next(&mut self) -> &'static str {
         tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
         }
     }
 }
 
 #[cfg(not(unix))]
-async fn stop_signal() -> &'static str {
-    let _ = tokio::signal::ctrl_c().await;
-    "interrupt"
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn listen() -> Self {
+        Self
+    }
+
+    async fn next(&mut self) -> &'static str {
+        let _ = tokio::signal::ctrl_c().await;
+        "interrupt"
+    }
 }

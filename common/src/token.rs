@@ -153,6 +153,11 @@ impl ApiKeys {
         &self.0[0].id
     }
 
+    /// Whether there is a key with this id.
+    pub fn has(&self, id: &str) -> bool {
+        self.key(id).is_some()
+    }
+
     /// Whether `secret` is the secret of key `id`. Takes the same time for every wrong secret.
     pub fn check(&self, id: &str, secret: &str) -> bool {
         let digest: [u8; 32] = Sha256::digest(secret.as_bytes()).into();

@@ -24,6 +24,10 @@ pub struct WorkerConfig {
     /// Time between two passes over all open sessions (empty ones, left-overs of dead workers). Each pass
     /// reads every open session once; the passes of several workers are spread by chance.
     pub pass_interval: Duration,
+    /// How long the clients of a draining worker have to move; what is left then is interrupted.
+    pub drain_timeout: Duration,
+    /// Whether `drain` commands are taken. Not by a process that is all in one: nobody could take its sessions.
+    pub can_drain: bool,
     /// Bound of [`crate::Worker::stop`].
     pub stop_timeout: Duration,
 }
@@ -43,6 +47,8 @@ impl Default for WorkerConfig {
             rejoin_timeout: Duration::from_secs(60),
             closed_retention: Duration::from_secs(60 * 60),
             pass_interval: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(60),
+            can_drain: true,
             stop_timeout: Duration::from_secs(10),
         }
     }

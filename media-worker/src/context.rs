@@ -12,6 +12,7 @@ use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::WorkerConfig;
+use crate::drain::Drain;
 use crate::media::MediaControl;
 use crate::metrics;
 use crate::registry::Registry;
@@ -23,6 +24,8 @@ use crate::serial::Serial;
 pub(crate) enum Lane {
     Session(SessionId),
     Participant(SessionId, ParticipantId),
+    /// About the worker itself.
+    Worker,
 }
 
 pub(crate) struct Context {
@@ -36,6 +39,7 @@ pub(crate) struct Context {
     pub registry: Registry,
     pub reporter: Reporter,
     pub lanes: Serial<Lane, BoxFuture<'static, ()>>,
+    pub drain: Drain,
     /// Ends everything that runs for this worker.
     pub stop: CancellationToken,
     /// Ends the taking of commands; comes before `stop` in a graceful end.
@@ -63,6 +67,7 @@ impl Context {
             registry: Registry::default(),
             // Bounded by the prefetch of the inboxes that feed it, and by one state report per endpoint.
             lanes: Serial::new(usize::MAX, |job: BoxFuture<'static, ()>| job),
+            drain: Drain::default(),
             stop_intake: stop.child_token(),
             stop,
             stopping: AtomicBool::new(false),
@@ -84,7 +89,8 @@ impl Context {
         debug_assert!(dropped.is_none(), "lanes have no bound of their own");
     }
 
-    /// Takes a dead pipeline out of the session; of all who notice its death one wins and tells everyone.
+    /// Takes a dead pipeline out of the session; of all who notice its death one wins and tells everyone. When the session
+    /// had moved away from it already, only those who are still on it are told.
     ///
     /// Gives the session as it then is, or `None` when there is no such session.
     pub async fn drop_pipeline(
@@ -92,6 +98,9 @@ impl Context {
         session: &Session,
         pipeline: &Pipeline,
     ) -> StoreResult<Option<Session>> {
+        if session.pipeline().is_some_and(|current| current.id != pipeline.id) {
+            return self.retire_pipeline(session.id, pipeline).await;
+        }
         match self.store.drop_pipeline(session.id, session.epoch, pipeline.id).await? {
             Guarded::Applied(after) => {
                 tracing::info!(
@@ -108,6 +117,25 @@ impl Context {
             }
             Guarded::Refused(now) => Ok(now.map(|now| *now)),
         }
+    }
+
+    async fn retire_pipeline(
+        &self,
+        session_id: SessionId,
+        pipeline: &Pipeline,
+    ) -> StoreResult<Option<Session>> {
+        let after = match self.store.retire_pipeline(session_id, pipeline.id).await? {
+            Guarded::Applied(after) => after,
+            Guarded::Refused(now) => return Ok(now.map(|now| *now)),
+        };
+        for left in &after.participants {
+            if left.endpoint.as_ref().is_some_and(|endpoint| endpoint.pipeline_id == pipeline.id) {
+                tracing::info!(%session_id, participant_id = %left.id, "did not move in time");
+                let body = EventBody::SessionInterrupted { epoch: after.epoch };
+                self.reporter.send(session_id, To::Participant(left.id), body);
+            }
+        }
+        Ok(Some(*after))
     }
 
     /// Ends everything that this worker hosts for a session, without a word to the store.

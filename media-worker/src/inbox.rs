@@ -142,7 +142,8 @@ async fn process(context: &Context, delivery: Delivery, command: Command) {
     let (session_id, _) = concerns(&command.body);
     let kind = commands::kind(&command.body);
     let span = tracing::info_span!(
-        "command", kind, command_id = %command.command_id, session_id = %session_id, worker_id = %context.worker_id,
+        "command", kind, command_id = %command.command_id, session_id = session_id.map(tracing::field::display),
+        worker_id = %context.worker_id,
         traceparent = %command.traceparent,
     );
     let started = Instant::now();
@@ -235,7 +236,7 @@ async fn dead_letter(
 
 fn reply(command: &Command, result: Result<common::message::ReplyBody, CommandError>) -> Reply {
     let (session_id, participant_id) = concerns(&command.body);
-    Reply { command_id: command.command_id, session_id: Some(session_id), participant_id, result }
+    Reply { command_id: command.command_id, session_id, participant_id, result }
 }
 
 async fn send_reply(context: &Context, reply_to: &str, reply: &Reply) -> BrokerResult<()> {
@@ -256,17 +257,18 @@ fn settled(result: BrokerResult<()>) {
 }
 
 /// Whom a command is about.
-fn concerns(body: &CommandBody) -> (SessionId, Option<ParticipantId>) {
+fn concerns(body: &CommandBody) -> (Option<SessionId>, Option<ParticipantId>) {
     match body {
         CommandBody::CreateSession { session_id, .. } | CommandBody::CloseSession { session_id } => {
-            (*session_id, None)
+            (Some(*session_id), None)
         }
+        CommandBody::Drain { .. } => (None, None),
         CommandBody::Join { session_id, participant_id, .. }
-        | CommandBody::Leave { session_id, participant_id, .. } => (*session_id, Some(*participant_id)),
+        | CommandBody::Leave { session_id, participant_id, .. } => (Some(*session_id), Some(*participant_id)),
         CommandBody::Offer { target, .. }
         | CommandBody::Answer { target, .. }
         | CommandBody::Candidates { target, .. }
-        | CommandBody::Mute { target, .. } => (target.session_id, Some(target.participant_id)),
+        | CommandBody::Mute { target, .. } => (Some(target.session_id), Some(target.participant_id)),
     }
 }
 

@@ -24,10 +24,19 @@ pub(crate) fn row(context: &Context, load: WorkerLoad) -> Worker {
         id: context.worker_id,
         address: context.media.announced().first().map(ToString::to_string).unwrap_or_default(),
         lease_until: UnixMillis::now().plus(context.config.lease()),
-        state: WorkerState::Ready,
+        state: if context.drain.is_asked() { WorkerState::Draining } else { WorkerState::Ready },
         load,
         run: context.run,
         broker_away_since: None,
+    }
+}
+
+/// Waits for the next beat; the beginning of a drain is one, so that others learn of it at once.
+async fn next_beat(context: &Context, beat: &mut tokio::time::Interval, drain_told: &mut bool) {
+    tokio::select! {
+        biased;
+        () = context.drain.asked(), if !*drain_told => *drain_told = true,
+        _ = beat.tick() => {}
     }
 }
 
@@ -36,7 +45,12 @@ pub(crate) async fn run(context: Arc<Context>, mut meter: Box<dyn MeasureLoad>) 
     let mut beat = tokio::time::interval(context.config.lease() / 3);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     beat.tick().await;
-    while context.stop_intake.run_until_cancelled(beat.tick()).await.is_some() {
+    let mut drain_told = false;
+    loop {
+        let next = next_beat(&context, &mut beat, &mut drain_told);
+        if context.stop_intake.run_until_cancelled(next).await.is_none() {
+            return;
+        }
         // A stopping worker has removed its row, and that must stay so.
         if context.is_stopping() {
             return;

@@ -20,6 +20,7 @@
 //! | `registry` | what lives here, by id |
 //! | `sync`, `report` | what happened: to the store, to clients |
 //! | `media_events` | what the media plane reports |
+//! | `drain` | moves everything to other workers, without a gap |
 //! | `lease`, `load`, `sweep` | heartbeat, its figures, and what nobody else ends |
 //! | `serial` | ordered work per key |
 //! | `metrics` | the table of metrics |
@@ -29,6 +30,7 @@ pub mod media;
 mod commands;
 mod config;
 mod context;
+mod drain;
 mod inbox;
 mod lease;
 mod listeners;

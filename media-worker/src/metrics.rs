@@ -16,7 +16,8 @@
 //! | `switchyard_worker_takeovers_total` | counter | | pipelines of dead workers that this worker dropped |
 //! | `switchyard_worker_relists_total` | counter | `cause` | full listings of open sessions by the listener |
 //!
-//! `kind` of a command: `create_session close_session join leave offer answer candidates mute`. `outcome` of a
+//! `kind` of a command: `create_session close_session join leave offer answer candidates mute
+//! drain`. `outcome` of a
 //! command: `done refused forwarded put_back dead_lettered`. `outcome` of an event: `sent unroutable failed
 //! dropped`. `outcome` of a heartbeat: `renewed failed declared_dead`. `cause` of a relist: `start stream_lost`.
 

@@ -32,8 +32,8 @@ pub(crate) fn stale_pipelines(
     here: WorkerId,
 ) -> Vec<(SessionId, PipelineId)> {
     let is_stored = |session_id: &SessionId, id: PipelineId| {
-        let stored = open.get(session_id).and_then(|session| session.pipeline());
-        stored.is_some_and(|stored| stored.id == id && stored.worker_id == here)
+        let stored = open.get(session_id).map_or(&[][..], |session| &session.pipelines);
+        stored.iter().any(|stored| stored.id == id && stored.worker_id == here)
     };
     running
         .iter()
@@ -42,12 +42,13 @@ pub(crate) fn stale_pipelines(
         .collect()
 }
 
-/// The open sessions whose pipeline is on none of these workers.
+/// The pipelines of open sessions that are on none of these workers, current ones and those that drain.
 pub(crate) fn orphaned<'a>(
     open: &'a [Session],
     alive: &BTreeSet<WorkerId>,
 ) -> Vec<(&'a Session, &'a Pipeline)> {
-    let pipelines = open.iter().filter_map(|session| Some((session, session.pipeline()?)));
+    let pipelines =
+        open.iter().flat_map(|session| session.pipelines.iter().map(move |pipeline| (session, pipeline)));
     pipelines.filter(|(_, pipeline)| !alive.contains(&pipeline.worker_id)).collect()
 }
 

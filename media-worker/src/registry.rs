@@ -43,6 +43,9 @@ pub(crate) struct Memory {
     pub state_unstored: Option<EndpointState>,
     /// The connection is over; the participant is to be removed and these events sent.
     pub closing: Option<Vec<EventBody>>,
+    /// Its participant has moved to another worker: this endpoint goes on until its client closes it, but what happens
+    /// to it is stored and told no more.
+    pub superseded: bool,
     /// It is out of the registry and no longer speaks for its participant.
     pub gone: bool,
 }
@@ -120,7 +123,8 @@ impl Registry {
                 && target.session_id == endpoint.session_id
                 && target.participant_id == endpoint.participant_id
                 && target.pipeline_id == endpoint.pipeline_id
-                && target.epoch == endpoint.epoch
+                // The session's epoch goes on when it moves away from a draining worker; the endpoint's does not.
+                && target.epoch >= endpoint.epoch
         })
     }
 
@@ -218,11 +222,13 @@ mod tests {
             Target { endpoint_id: EndpointId::new(), ..right },
             Target { pipeline_id: PipelineId::new(), ..right },
             Target { worker_id: WorkerId::new(), ..right },
-            Target { epoch: right.epoch + 1, ..right },
+            Target { epoch: right.epoch - 1, ..right },
         ];
         for target in wrong {
             assert!(registry.resolve(&target, worker_id).is_none(), "{target:?}");
         }
+        let after_a_move = Target { epoch: right.epoch + 1, ..right };
+        assert!(registry.resolve(&after_a_move, worker_id).is_some());
     }
 
     #[test]

@@ -141,8 +141,7 @@ async fn close_stale_pipelines(context: &Context, sessions: &[Session]) -> Store
     {
         // Placed after the listing, perhaps: look again.
         let now = context.store.session(session_id).await?;
-        let stored = now.as_ref().and_then(Session::pipeline);
-        if stored.is_none_or(|stored| stored.id != pipeline) {
+        if now.is_none_or(|stored| !stored.has_pipeline(pipeline)) {
             tracing::warn!(%session_id, "this worker no longer hosts the session; closed here");
             context.close_pipeline_here(session_id, pipeline).await;
         }

@@ -5,6 +5,7 @@
 //! that succeeds calls [`sync_all`].
 
 use common::message::EventBody;
+use common::model::Session;
 use common::store::{Guarded, RemoveIf, StoreResult};
 
 use crate::context::Context;
@@ -32,6 +33,9 @@ pub(crate) async fn sync(
     if memory.gone {
         return Ok(Synced::Gone(Vec::new()));
     }
+    if memory.superseded && memory.closing.is_none() {
+        return Ok(supersede(memory));
+    }
     let (session, participant) = (endpoint.session_id, endpoint.participant_id);
     if memory.closing.is_some() {
         let removed = context
@@ -44,21 +48,48 @@ pub(crate) async fn sync(
     }
     if memory.tracks_unstored {
         let stored = context.store.set_tracks(session, participant, endpoint.id, &memory.tracks).await?;
-        if let Guarded::Refused(_) = stored {
-            forget(context, endpoint, memory).await;
-            return Ok(Synced::Gone(Vec::new()));
+        if let Guarded::Refused(now) = stored {
+            return Ok(refused(context, endpoint, memory, now.as_deref()).await);
         }
         memory.tracks_unstored = false;
     }
     if let Some(state) = memory.state_unstored {
         let stored = context.store.set_endpoint_state(session, participant, endpoint.id, state).await?;
-        if let Guarded::Refused(_) = stored {
-            forget(context, endpoint, memory).await;
-            return Ok(Synced::Gone(Vec::new()));
+        if let Guarded::Refused(now) = stored {
+            return Ok(refused(context, endpoint, memory, now.as_deref()).await);
         }
         memory.state_unstored = None;
     }
     Ok(Synced::Stored(std::mem::take(&mut memory.unreported)))
+}
+
+/// The endpoint no longer speaks for its participant: closed, unless its pipeline drains and the participant has moved on.
+async fn refused(
+    context: &Context,
+    endpoint: &LiveEndpoint,
+    memory: &mut Memory,
+    now: Option<&Session>,
+) -> Synced {
+    if now.is_some_and(|session| has_moved(session, endpoint)) {
+        return supersede(memory);
+    }
+    forget(context, endpoint, memory).await;
+    Synced::Gone(Vec::new())
+}
+
+/// Whether the participant has its endpoint elsewhere while this one's pipeline drains.
+pub(crate) fn has_moved(session: &Session, endpoint: &LiveEndpoint) -> bool {
+    let drains = session.pipelines.iter().skip(1).any(|old| old.id == endpoint.pipeline_id);
+    let current = session.participant(endpoint.participant_id).and_then(|entry| entry.endpoint.as_ref());
+    drains && current.is_some_and(|current| current.id != endpoint.id)
+}
+
+fn supersede(memory: &mut Memory) -> Synced {
+    memory.superseded = true;
+    memory.tracks_unstored = false;
+    memory.state_unstored = None;
+    memory.unreported.clear();
+    Synced::Stored(Vec::new())
 }
 
 /// Closes the endpoint here; the store is not asked.

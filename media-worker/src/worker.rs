@@ -21,10 +21,10 @@ use tokio_util::task::TaskTracker;
 use crate::config::WorkerConfig;
 use crate::context::Context;
 use crate::inbox::{self, Ended};
-use crate::listeners::{self, Listener, open_sessions};
+use crate::listeners::{self, Listener};
 use crate::load::{LoadMeter, MeasureLoad};
 use crate::media::{MediaControl, MediaEvent, MediaPlane, MediaStats};
-use crate::{lease, media_events, sweep};
+use crate::{drain, lease, media_events, sweep};
 
 /// Commands that may be out at once from the worker's own queue, over all its endpoints.
 const OWN_PREFETCH: u16 = 512;
@@ -124,6 +124,7 @@ impl Worker {
         };
         worker.vital("shared inbox", queue_inbox(context.clone(), inbox, shared, SHARED_PREFETCH));
         worker.vital("sweep", sweep::run(context.clone()));
+        worker.vital("drain", drain::run(context.clone()));
         tracing::info!(worker_id = %context.worker_id, media = ?context.media.announced(), "worker ready");
         Ok(worker)
     }
@@ -150,6 +151,21 @@ impl Worker {
         if !self.ended.happened.load(Ordering::Acquire) {
             told.await;
         }
+    }
+
+    /// Begins to move everything to other workers; a second call changes nothing. The row says `draining` from now on.
+    pub fn drain(&self) {
+        self.context.drain.ask(self.context.config.drain_timeout);
+    }
+
+    /// Resolves when a drain has begun, by [`Worker::drain`] or by a command.
+    pub async fn drain_asked(&self) {
+        self.context.drain.asked().await;
+    }
+
+    /// Resolves when a drain is over: nobody is left here, or its time is. [`Worker::stop`] is what comes next.
+    pub async fn drained(&self) {
+        self.context.drain.finished().await;
     }
 
     /// Ends the worker in an orderly way: others are told to take over, its participants to rejoin. Bounded by
@@ -179,14 +195,13 @@ impl Worker {
         if let Err(error) = context.store.remove_worker(context.worker_id, context.run).await {
             tracing::warn!(%error, "the worker's row stays until its lease runs out");
         }
-        match open_sessions(&*context.store).await {
+        match drain::hosted_sessions(context).await {
             Ok(sessions) => {
-                for session in &sessions {
-                    let Some(pipeline) =
-                        session.pipeline().filter(|here| here.worker_id == context.worker_id)
-                    else {
-                        continue;
-                    };
+                let here = sessions.iter().flat_map(|session| {
+                    let here = session.pipelines.iter().filter(|here| here.worker_id == context.worker_id);
+                    here.map(move |pipeline| (session, pipeline))
+                });
+                for (session, pipeline) in here {
                     if let Err(error) = context.drop_pipeline(session, pipeline).await {
                         tracing::warn!(session_id = %session.id, %error, "left to the others");
                     }

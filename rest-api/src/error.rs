@@ -34,6 +34,7 @@ pub enum Code {
     NoOfferPending,
     SessionConflict,
     ParticipantConflict,
+    CannotDrain,
     SessionClosed,
     EndpointGone,
     BodyTooLarge,
@@ -58,7 +59,8 @@ impl Code {
             Self::OfferCollision
             | Self::NoOfferPending
             | Self::SessionConflict
-            | Self::ParticipantConflict => StatusCode::CONFLICT,
+            | Self::ParticipantConflict
+            | Self::CannotDrain => StatusCode::CONFLICT,
             Self::SessionClosed | Self::EndpointGone => StatusCode::GONE,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -87,6 +89,7 @@ impl Code {
             Self::NoOfferPending => "no_offer_pending",
             Self::SessionConflict => "session_conflict",
             Self::ParticipantConflict => "participant_conflict",
+            Self::CannotDrain => "cannot_drain",
             Self::SessionClosed => "session_closed",
             Self::EndpointGone => "endpoint_gone",
             Self::BodyTooLarge => "body_too_large",
@@ -116,6 +119,7 @@ impl From<ErrorCode> for Code {
             ErrorCode::InvalidCandidate => Self::InvalidCandidate,
             ErrorCode::LimitExceeded => Self::LimitExceeded,
             ErrorCode::Forbidden => Self::Forbidden,
+            ErrorCode::CannotDrain => Self::CannotDrain,
             ErrorCode::Expired => Self::Expired,
             // A worker older than this API, during an update: another worker will do.
             ErrorCode::UnsupportedVersion | ErrorCode::Unavailable => Self::Unavailable,

@@ -73,6 +73,10 @@ pub enum CommandBody {
         target: Target,
         candidates: Vec<Candidate>,
     },
+    /// The worker takes no new pipelines, moves its sessions to others, and its process ends.
+    Drain {
+        worker_id: WorkerId,
+    },
     /// `by_admin`: a moderator mutes another participant's track.
     Mute {
         target: Target,
@@ -113,6 +117,7 @@ pub enum ReplyBody {
     Answered { answer: Answer, tracks: Vec<Track> },
     Accepted,
     Muted { track: Track },
+    Draining,
 }
 
 /// The reply to a join.
@@ -170,6 +175,8 @@ pub enum ErrorCode {
     /// More m-lines, tracks or candidates than the limits allow.
     LimitExceeded,
     Forbidden,
+    /// A process that is all in one has nobody to move its sessions to.
+    CannotDrain,
     /// The deadline passed before a worker got to it.
     Expired,
     UnsupportedVersion,

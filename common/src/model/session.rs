@@ -112,7 +112,12 @@ impl Session {
         self.participants.iter().find(|participant| participant.id == id)
     }
 
-    /// The pipeline that hosts the session now, when there is one.
+    /// Whether this pipeline is the session's, as the current one or as one that drains behind it.
+    pub fn has_pipeline(&self, id: PipelineId) -> bool {
+        self.pipelines.iter().any(|pipeline| pipeline.id == id)
+    }
+
+    /// The pipeline that hosts the session now, when there is one. Those behind it drain.
     pub fn pipeline(&self) -> Option<&Pipeline> {
         self.pipelines.first()
     }

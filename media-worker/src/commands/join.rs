@@ -23,6 +23,7 @@ use common::time::UnixMillis;
 
 use super::{Done, Failure, Invocation, Outcome, forward, offer, refuse};
 use crate::context::{Context, endpoint_gone};
+use crate::drain;
 use crate::media::{MediaControl, OpenEndpoint};
 use crate::placement::{self, Home};
 use crate::registry::{LiveEndpoint, Memory, Registry};
@@ -105,6 +106,10 @@ async fn settle(
     let now = UnixMillis::now();
     let host = match session.pipeline() {
         Some(here) if here.worker_id == context.worker_id => {
+            // Who comes now need not be asked to move a moment later.
+            if context.drain.is_asked() && drain::move_now(context, &session, here).await? {
+                return Ok(None);
+            }
             return Ok(Some((session.clone(), here.clone())));
         }
         Some(elsewhere) => context.store.worker(elsewhere.worker_id).await?,

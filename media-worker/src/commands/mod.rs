@@ -5,12 +5,14 @@
 //! | create session | whoever takes it from `workers` | the stored `command_id` decides |
 //! | join | the worker that hosts (or is chosen to host) the session | the stored `command_id`, then the reply kept with the endpoint |
 //! | offer, answer, candidates, mute | the worker in the target | the last replies are kept with the endpoint |
+//! | drain | the worker that it names | it drains already |
 //! | leave, close | the worker that hosts the session; anyone when there is none | nothing is left to do |
 
 mod answer;
 mod candidates;
 pub(crate) mod close;
 mod create;
+mod drain;
 mod endpoint;
 mod join;
 mod leave;
@@ -129,6 +131,7 @@ pub(crate) async fn execute(context: &Context, invocation: &Invocation) -> Outco
         CommandBody::Candidates { target, candidates } => {
             candidates::candidates(context, invocation, target, candidates).await
         }
+        CommandBody::Drain { worker_id } => drain::drain(context, *worker_id),
         CommandBody::Mute { target, track_id, muted, by_admin } => {
             mute::mute(context, invocation, target, *track_id, *muted, *by_admin).await
         }
@@ -145,6 +148,7 @@ pub(crate) fn kind(body: &CommandBody) -> &'static str {
         CommandBody::Offer { .. } => "offer",
         CommandBody::Answer { .. } => "answer",
         CommandBody::Candidates { .. } => "candidates",
+        CommandBody::Drain { .. } => "drain",
         CommandBody::Mute { .. } => "mute",
     }
 }
@@ -159,6 +163,7 @@ pub(crate) fn lane(body: &CommandBody) -> Lane {
         | CommandBody::Leave { session_id, participant_id, .. } => {
             Lane::Participant(*session_id, *participant_id)
         }
+        CommandBody::Drain { .. } => Lane::Worker,
         CommandBody::Offer { target, .. }
         | CommandBody::Answer { target, .. }
         | CommandBody::Candidates { target, .. }

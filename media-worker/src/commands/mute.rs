@@ -6,7 +6,7 @@ use common::store::Guarded;
 
 use super::{Invocation, Outcome, endpoint, refuse};
 use crate::context::{Context, endpoint_gone};
-use crate::sync::{Synced, sync};
+use crate::sync::{Synced, has_moved, sync};
 
 pub(super) async fn mute(
     context: &Context,
@@ -19,6 +19,16 @@ pub(super) async fn mute(
     endpoint::once(context, invocation, target, None, async |endpoint, memory| {
         let not_found = || refuse(ErrorCode::TrackNotFound, "no such track");
         let before = memory.tracks.iter().find(|track| track.id == track_id).ok_or_else(not_found)?.clone();
+        // The participant has moved: its tracks are stored with the new endpoint, which may have the same ids. Only what
+        // is still heard through this endpoint changes.
+        if !memory.superseded && context.drain.is_asked() {
+            let session = context.store.session(endpoint.session_id).await?;
+            memory.superseded = session.is_some_and(|session| has_moved(&session, endpoint));
+        }
+        if memory.superseded {
+            let track = context.media.set_muted(endpoint.id, track_id, muted).await?;
+            return Ok(ReplyBody::Muted { track });
+        }
         if before.muted == muted {
             return Ok(ReplyBody::Muted { track: before });
         }

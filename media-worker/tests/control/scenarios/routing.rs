@@ -77,7 +77,7 @@ pub async fn a_target_that_is_wrong_in_any_part_is_gone(system: System) {
         Target { endpoint_id: EndpointId::new(), ..right },
         Target { pipeline_id: PipelineId::new(), ..right },
         Target { worker_id: WorkerId::new(), ..right },
-        Target { epoch: right.epoch + 1, ..right },
+        Target { epoch: right.epoch - 1, ..right },
     ];
     for target in wrong {
         let command = CommandBody::Candidates { target, candidates: Vec::new() };

@@ -151,6 +151,7 @@ impl Shared {
                 tracks: Vec::new(),
             }),
             CommandBody::Answer { .. } | CommandBody::Candidates { .. } => Ok(ReplyBody::Accepted),
+            CommandBody::Drain { .. } => Ok(ReplyBody::Draining),
             CommandBody::Mute { track_id, muted, .. } => {
                 Ok(ReplyBody::Muted { track: Track { muted: *muted, ..track(*track_id) } })
             }
