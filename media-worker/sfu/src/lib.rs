@@ -23,7 +23,6 @@
 //!
 //! ```
 //! use std::time::Instant;
-//! use bytes::Bytes;
 //! use sfu::{Codec, Output, Packet, Session};
 //!
 //! # fn example(now: Instant) {
@@ -31,8 +30,8 @@
 //! let microphone = session.publish(Codec::Opus);
 //! let subscription = session.subscribe(microphone).unwrap();
 //! session.activate(now, subscription);
-//! session.handle_packet(now, microphone, Packet::new(0xcafe, 7, 960, Bytes::from_static(&[0xfc])));
-//! assert!(matches!(session.poll_output(), Some(Output::Forward { packet, .. }) if packet.sequence.0 == 1));
+//! session.handle_packet(now, microphone, &Packet::new(0xcafe, 7, 960, &[0xfc]));
+//! assert!(matches!(session.poll_output(), Some(Output::Forward { sequence, .. }) if sequence.0 == 1));
 //! # }
 //! ```
 

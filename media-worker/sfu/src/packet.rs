@@ -1,6 +1,4 @@
-//! What the core knows of a packet: its codec, its numbers, and two shared byte ranges.
-
-use bytes::Bytes;
+//! What the core knows of a packet: its codec, its numbers, and two byte ranges.
 
 use crate::{Sequence, Timestamp};
 
@@ -29,9 +27,9 @@ impl Codec {
     }
 }
 
-/// One RTP packet. Cloning shares the bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Packet {
+/// One received RTP packet, borrowed from wherever its bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packet<'a> {
     pub ssrc: u32,
     pub sequence: Sequence,
     pub timestamp: Timestamp,
@@ -39,21 +37,21 @@ pub struct Packet {
     /// The `defined by profile` field in front of the extensions (RFC 3550, section 5.3.1).
     pub extension_profile: u16,
     /// The extension block behind its profile and length fields; empty when there is none.
-    pub extensions: Bytes,
+    pub extensions: &'a [u8],
     /// The payload without padding.
-    pub payload: Bytes,
+    pub payload: &'a [u8],
 }
 
-impl Packet {
+impl<'a> Packet<'a> {
     /// A packet without marker and extensions.
-    pub fn new(ssrc: u32, sequence: u16, timestamp: u32, payload: Bytes) -> Self {
+    pub fn new(ssrc: u32, sequence: u16, timestamp: u32, payload: &'a [u8]) -> Self {
         Self {
             ssrc,
             sequence: Sequence(sequence),
             timestamp: Timestamp(timestamp),
             marker: false,
             extension_profile: 0,
-            extensions: Bytes::new(),
+            extensions: &[],
             payload,
         }
     }

@@ -17,6 +17,7 @@ use crate::packet::{Codec, Packet};
 use crate::request::KeyframeRequests;
 use crate::rewrite::Rewriter;
 use crate::slab::{Key, Slab};
+use crate::wrapping::{Sequence, Timestamp};
 
 /// One published track.
 pub type PublicationId = Key<Publication>;
@@ -24,10 +25,10 @@ pub type PublicationId = Key<Publication>;
 pub type SubscriptionId = Key<Subscription>;
 
 /// What is to be carried out.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
-    /// Send this packet to the subscriber: numbers rewritten, SSRC and extensions as received.
-    Forward { subscription: SubscriptionId, packet: Packet },
+    /// Send the packet that was just handled to the subscriber, under these numbers.
+    Forward { subscription: SubscriptionId, sequence: Sequence, timestamp: Timestamp },
     /// Ask the publisher for a keyframe (PLI).
     RequestKeyframe { publication: PublicationId },
 }
@@ -151,8 +152,9 @@ impl Session {
         }
     }
 
-    /// Takes a publisher's packet; what becomes of it is in [`Session::poll_output`].
-    pub fn handle_packet(&mut self, now: Instant, publication: PublicationId, packet: Packet) {
+    /// Takes a publisher's packet; what becomes of it is in [`Session::poll_output`], which must be
+    /// emptied before the next packet: its outputs do not repeat the packet.
+    pub fn handle_packet(&mut self, now: Instant, publication: PublicationId, packet: &Packet<'_>) {
         let Some(published) = self.publications.get_mut(publication) else {
             self.counters.unknown_publication += 1;
             return;
@@ -170,7 +172,7 @@ impl Session {
         }
         self.counters.accepted += 1;
         let codec = published.codec;
-        let starts_keyframe = starts_keyframe(codec, &packet.payload);
+        let starts_keyframe = starts_keyframe(codec, packet.payload);
         if starts_keyframe {
             published.requests.fulfilled();
         }
@@ -197,8 +199,7 @@ impl Session {
                 continue;
             };
             self.counters.forwarded += 1;
-            let packet = Packet { sequence, timestamp, ..packet.clone() };
-            self.outputs.push_back(Output::Forward { subscription: *id, packet });
+            self.outputs.push_back(Output::Forward { subscription: *id, sequence, timestamp });
         }
     }
 

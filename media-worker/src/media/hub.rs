@@ -11,16 +11,16 @@ use std::time::Instant;
 
 use common::message::{Answer, Candidate, Offer};
 use common::model::{EndpointId, PipelineId, Track, TrackId};
-use sfu::Output;
 use tokio::sync::mpsc;
 
 use super::demux::Demux;
 use super::endpoint::offer::Host;
 use super::endpoint::{Effects, Endpoint, Received, SourceTrack};
-use super::pipeline::{EndpointKey, Pipeline, Route, Source};
+use super::pipeline::{Decision, EndpointKey, Pipeline, Route, Source};
 use super::plane::Request;
+use super::socket::egress::Egress;
+use super::transport::Path;
 use super::transport::dtls::Identity;
-use super::transport::{Path, Transmit};
 use super::{
     CloseCause, ConnectionState, MediaConfig, MediaError, MediaEvent, MediaStats, Negotiated, OpenEndpoint,
 };
@@ -64,7 +64,9 @@ pub struct Hub {
     timers: BinaryHeap<Reverse<(Instant, Timer)>>,
     events: mpsc::Sender<MediaEvent>,
     backlog: VecDeque<MediaEvent>,
-    transmits: Vec<Transmit>,
+    egress: Egress,
+    /// Endpoints with packets to send.
+    dirty: Vec<EndpointKey>,
     /// Empty; kept for its memory.
     spare_effects: Effects,
     stats: MediaStats,
@@ -75,6 +77,7 @@ impl Hub {
         config: MediaConfig,
         identity: Identity,
         announced: Vec<SocketAddr>,
+        egress: Egress,
         events: mpsc::Sender<MediaEvent>,
     ) -> Self {
         Self {
@@ -91,7 +94,8 @@ impl Hub {
             timers: BinaryHeap::new(),
             events,
             backlog: VecDeque::new(),
-            transmits: Vec::new(),
+            egress,
+            dirty: Vec::new(),
             spare_effects: Effects::default(),
             stats: MediaStats::default(),
         }
@@ -127,12 +131,14 @@ impl Hub {
     }
 
     fn stats(&self) -> MediaStats {
-        let forwarding: u64 =
-            self.pipelines.iter().flatten().map(|hosted| hosted.pipeline.session.counters().drops()).sum();
+        let forwarding: u64 = self.pipelines.iter().flatten().map(|hosted| hosted.pipeline.drops()).sum();
+        let sent = self.egress.sent();
         MediaStats {
             endpoints: self.by_id.len() as u64,
             pipelines: self.pipeline_by_id.len() as u64,
-            drops: self.stats.drops + forwarding,
+            packets_out: sent.packets,
+            bytes_out: sent.bytes,
+            drops: self.stats.drops + sent.drops + forwarding,
             ..self.stats
         }
     }
@@ -339,7 +345,7 @@ impl Hub {
             let mut effects = Effects::default();
             let closed = catch_unwind(AssertUnwindSafe(|| endpoint.close(now, &mut effects)));
             if closed.is_ok() {
-                self.transmits.append(&mut effects.transmits);
+                self.egress_all(&mut effects);
             }
         }
         let pipeline = member.pipeline;
@@ -350,12 +356,13 @@ impl Hub {
         let sources = hosted.pipeline.sources.iter().filter(|source| source.publisher == key);
         for publication in sources.map(|source| source.track.publication).collect::<Vec<_>>() {
             hosted.pipeline.session.unpublish(publication);
+            hosted.pipeline.forget(publication);
         }
         hosted.pipeline.members.retain(|other| *other != key);
         if hosted.pipeline.members.is_empty() {
             let id = hosted.pipeline.id;
             // Its drops stay in the totals.
-            self.stats.drops += hosted.pipeline.session.counters().drops();
+            self.stats.drops += hosted.pipeline.drops();
             self.pipeline_by_id.remove(&id);
             self.pipelines[pipeline] = None;
             self.free_pipelines.push(pipeline);
@@ -365,7 +372,7 @@ impl Hub {
     }
 
     /// Takes one datagram.
-    pub fn handle_datagram(&mut self, now: Instant, path: Path, datagram: &[u8]) {
+    pub fn handle_datagram(&mut self, now: Instant, path: Path, datagram: &mut [u8]) {
         self.stats.packets_in += 1;
         self.stats.bytes_in += datagram.len() as u64;
         let Some(key) = self.demux.endpoint(path, datagram) else {
@@ -374,7 +381,7 @@ impl Hub {
         };
         let Some(id) = self.members[key].as_ref().map(|member| member.endpoint.id) else { return };
         let _: Result<(), _> = self.fenced(now, id, |endpoint, pipeline, host, effects| {
-            endpoint.handle_datagram(now, path, datagram, host.identity, &mut pipeline.session, effects);
+            endpoint.handle_datagram(now, path, datagram, host.identity, pipeline, effects);
             Ok(())
         });
     }
@@ -417,7 +424,10 @@ impl Hub {
     /// Does what an endpoint wants done and leaves `effects` empty.
     fn carry_out(&mut self, now: Instant, key: EndpointKey, pipeline: PipelineKey, effects: &mut Effects) {
         self.stats.drops += std::mem::take(&mut effects.drops);
-        self.transmits.append(&mut effects.transmits);
+        self.egress_all(effects);
+        if std::mem::take(&mut effects.repairs) {
+            self.dirty.push(key);
+        }
         for path in effects.forgotten.drain(..) {
             self.demux.forget_path(path, key);
         }
@@ -430,7 +440,7 @@ impl Hub {
         for received in effects.received.drain(..) {
             self.forward(now, pipeline, received);
         }
-        self.drain_outputs(now, pipeline, None);
+        self.carry_out_decisions(now, pipeline);
         for state in effects.states.drain(..) {
             let Some(member) = &self.members[key] else { break };
             let endpoint_id = member.endpoint.id;
@@ -446,11 +456,6 @@ impl Hub {
     fn forward(&mut self, now: Instant, key: PipelineKey, received: Received) {
         let Some(hosted) = &mut self.pipelines[key] else { return };
         match received {
-            Received::Packet { publication, packet } => {
-                let original = packet.timestamp;
-                hosted.pipeline.session.handle_packet(now, publication, packet);
-                self.drain_outputs(now, key, Some(original));
-            }
             Received::KeyframeRequest { subscription } => {
                 hosted.pipeline.session.handle_keyframe_request(now, subscription);
             }
@@ -464,25 +469,26 @@ impl Hub {
         }
     }
 
-    /// Carries out what the forwarding core decided. `original`: the timestamp of the packet just given
-    /// to it, to which all its packets belong.
-    fn drain_outputs(&mut self, now: Instant, key: PipelineKey, original: Option<sfu::Timestamp>) {
-        loop {
-            let Some(hosted) = &mut self.pipelines[key] else { return };
-            match hosted.pipeline.session.poll_output() {
-                None => return,
-                Some(Output::Forward { subscription, packet }) => {
-                    let Some(route) = hosted.pipeline.route(subscription) else {
-                        self.stats.drops += 1;
+    /// Carries out what the forwarding core decided: packets are collected for their subscribers.
+    fn carry_out_decisions(&mut self, now: Instant, key: PipelineKey) {
+        let Some(hosted) = &mut self.pipelines[key] else { return };
+        hosted.pipeline.decide(None);
+        let mut decisions = std::mem::take(&mut hosted.pipeline.decisions);
+        for decision in decisions.drain(..) {
+            match decision {
+                Decision::Send { endpoint, packet } => {
+                    let Some(member) = self.members.get_mut(endpoint).and_then(Option::as_mut) else {
                         continue;
                     };
-                    let original = original.unwrap_or(packet.timestamp);
-                    self.touch(now, route.endpoint, |endpoint, effects| {
-                        endpoint.send(route.line, &packet, original, effects);
-                    });
+                    if member.endpoint.queue(packet) {
+                        self.dirty.push(endpoint);
+                    }
                 }
-                Some(Output::RequestKeyframe { publication }) => {
-                    if let Some(publisher) = hosted.pipeline.publisher(publication) {
+                Decision::RequestKeyframe { publication } => {
+                    let publisher = self.pipelines[key]
+                        .as_ref()
+                        .and_then(|hosted| hosted.pipeline.publisher(publication));
+                    if let Some(publisher) = publisher {
                         self.touch(now, publisher, |endpoint, effects| {
                             endpoint.request_keyframe(publication, effects);
                         });
@@ -490,15 +496,44 @@ impl Hub {
                 }
             }
         }
+        if let Some(hosted) = &mut self.pipelines[key] {
+            hosted.pipeline.decisions = decisions;
+        }
+    }
+
+    /// Sends everything that waits, one subscriber after the other.
+    pub fn flush(&mut self, now: Instant) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for key in dirty.drain(..) {
+            let Some(member) = self.members.get_mut(key).and_then(Option::as_mut) else { continue };
+            let Some(hosted) = &self.pipelines[member.pipeline] else { continue };
+            let flushed = catch_unwind(AssertUnwindSafe(|| {
+                member.endpoint.flush(now, &hosted.pipeline, &mut self.egress)
+            }));
+            match flushed {
+                Ok(drops) => self.stats.drops += drops,
+                Err(_) => self.fault(now, key),
+            }
+        }
+        self.dirty = dirty;
+        self.egress.flush();
+    }
+
+    fn egress_all(&mut self, effects: &mut Effects) {
+        for (path, datagram) in effects.transmits.iter() {
+            self.egress.push(path, datagram);
+        }
+        effects.transmits.clear();
     }
 
     /// Lets an endpoint send something; it can have no other effect than transmits and drops.
     fn touch(&mut self, now: Instant, key: EndpointKey, call: impl FnOnce(&mut Endpoint, &mut Effects)) {
         let Some(member) = self.members.get_mut(key).and_then(Option::as_mut) else { return };
-        let mut effects = Effects { transmits: std::mem::take(&mut self.transmits), ..Effects::default() };
+        let mut effects = std::mem::take(&mut self.spare_effects);
         let result = catch_unwind(AssertUnwindSafe(|| call(&mut member.endpoint, &mut effects)));
-        self.transmits = effects.transmits;
-        self.stats.drops += effects.drops;
+        self.stats.drops += std::mem::take(&mut effects.drops);
+        self.egress_all(&mut effects);
+        self.spare_effects = effects;
         if result.is_err() {
             self.fault(now, key);
         }
@@ -533,7 +568,7 @@ impl Hub {
                     }
                     hosted.scheduled = None;
                     hosted.pipeline.session.handle_timeout(now);
-                    self.drain_outputs(now, key, None);
+                    self.carry_out_decisions(now, key);
                     self.schedule_pipeline(now, key);
                 }
             }
@@ -559,29 +594,6 @@ impl Hub {
         let Some(hosted) = self.pipelines.get_mut(key).and_then(Option::as_mut) else { return };
         let due = hosted.pipeline.session.poll_timeout();
         schedule(&mut self.timers, &mut hosted.scheduled, due, Timer::Pipeline(key));
-    }
-
-    /// The datagrams to send, in order.
-    pub fn take_transmits(&mut self) -> Vec<Transmit> {
-        std::mem::take(&mut self.transmits)
-    }
-
-    /// Gives back an emptied list, so that its memory is used again.
-    pub fn reuse_transmits(&mut self, mut emptied: Vec<Transmit>) {
-        if self.transmits.is_empty() {
-            emptied.clear();
-            self.transmits = emptied;
-        }
-    }
-
-    /// Counts what the socket did with a datagram.
-    pub fn note_sent(&mut self, bytes: usize, sent: bool) {
-        if sent {
-            self.stats.packets_out += 1;
-            self.stats.bytes_out += bytes as u64;
-        } else {
-            self.stats.drops += 1;
-        }
     }
 
     fn emit(&mut self, event: MediaEvent) {

@@ -7,11 +7,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Poll, Token, Waker};
 use tokio::sync::mpsc;
 
 use super::hub::Hub;
 use super::plane::{Request, Respond};
+use super::socket::egress::Egress;
 use super::socket::{self, Socket};
 use super::transport::dtls::Identity;
 use super::{MediaConfig, MediaEvent};
@@ -43,9 +44,10 @@ pub(super) fn start(
     let announced = socket::announced(&config, local_addr)?;
     let identity = Identity::generate().map_err(io::Error::other)?;
     let poll = Poll::new()?;
-    poll.registry().register(socket.source(), SOCKET, Interest::READABLE)?;
+    socket.register(poll.registry(), SOCKET)?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-    let hub = Hub::new(config, identity, announced.clone(), events);
+    let egress = Egress::new(socket.shared());
+    let hub = Hub::new(config, identity, announced.clone(), egress, events);
     let media = Media { poll, socket, requests, hub };
     std::thread::Builder::new().name("media".to_string()).spawn(move || media.run())?;
     Ok(Started { waker, local_addr, announced })
@@ -77,7 +79,7 @@ impl Media {
                 Requests::More => more = true,
                 Requests::Ended(respond) => {
                     self.hub.close(Instant::now());
-                    self.send();
+                    self.hub.flush(Instant::now());
                     self.hub.flush_events();
                     if let Some(respond) = respond {
                         // A caller that no longer waits does not matter.
@@ -86,8 +88,9 @@ impl Media {
                     return;
                 }
             }
-            self.hub.handle_timeouts(Instant::now());
-            self.send();
+            let now = Instant::now();
+            self.hub.handle_timeouts(now);
+            self.hub.flush(now);
         }
     }
 
@@ -108,7 +111,7 @@ impl Media {
             if !socket.receive(|path, datagram| hub.handle_datagram(now, path, datagram)) {
                 return false;
             }
-            self.send();
+            self.hub.flush(now);
         }
         true
     }
@@ -123,15 +126,6 @@ impl Media {
             }
         }
         Requests::More
-    }
-
-    fn send(&mut self) {
-        let transmits = self.hub.take_transmits();
-        for transmit in &transmits {
-            let sent = self.socket.send(transmit).is_ok();
-            self.hub.note_sent(transmit.datagram.len(), sent);
-        }
-        self.hub.reuse_transmits(transmits);
     }
 }
 

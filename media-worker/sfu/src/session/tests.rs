@@ -1,6 +1,5 @@
 use std::time::Duration;
 
-use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
@@ -12,19 +11,19 @@ fn epoch() -> Instant {
     Instant::now()
 }
 
-fn key(sequence: u16) -> Packet {
-    Packet::new(1, sequence, u32::from(sequence) * 3000, Bytes::from_static(&[0x10, 0x00]))
+fn key(sequence: u16) -> Packet<'static> {
+    Packet::new(1, sequence, u32::from(sequence) * 3000, &[0x10, 0x00])
 }
 
-fn delta(sequence: u16) -> Packet {
-    Packet::new(1, sequence, u32::from(sequence) * 3000, Bytes::from_static(&[0x10, 0x01]))
+fn delta(sequence: u16) -> Packet<'static> {
+    Packet::new(1, sequence, u32::from(sequence) * 3000, &[0x10, 0x01])
 }
 
 fn forwarded(session: &mut Session) -> Vec<(SubscriptionId, u16)> {
     let mut all = Vec::new();
     while let Some(output) = session.poll_output() {
-        if let Output::Forward { subscription, packet } = output {
-            all.push((subscription, packet.sequence.0));
+        if let Output::Forward { subscription, sequence, .. } = output {
+            all.push((subscription, sequence.0));
         }
     }
     all
@@ -43,14 +42,14 @@ fn video_starts_at_a_keyframe_that_was_asked_for() {
     let (mut session, now) = (Session::new(), epoch());
     let camera = session.publish(Codec::Vp8);
     let viewer = session.subscribe(camera).unwrap();
-    session.handle_packet(now, camera, key(1));
+    session.handle_packet(now, camera, &key(1));
     assert_eq!(forwarded(&mut session), [], "not active yet");
     session.activate(now, viewer);
     assert_eq!(requests(&mut session), 1);
-    session.handle_packet(now, camera, delta(2));
+    session.handle_packet(now, camera, &delta(2));
     assert_eq!(forwarded(&mut session), []);
-    session.handle_packet(now, camera, key(3));
-    session.handle_packet(now, camera, delta(4));
+    session.handle_packet(now, camera, &key(3));
+    session.handle_packet(now, camera, &delta(4));
     assert_eq!(forwarded(&mut session), [(viewer, 1), (viewer, 2)]);
     let counters = session.counters();
     assert_eq!((counters.inactive, counters.awaiting_keyframe, counters.forwarded), (1, 1, 2));
@@ -66,7 +65,7 @@ fn a_starting_subscription_asks_until_a_keyframe_is_seen() {
     assert_eq!(session.poll_timeout(), Some(now + FIRST_RETRY));
     session.handle_timeout(now + FIRST_RETRY);
     assert_eq!(requests(&mut session), 1, "asked again");
-    session.handle_packet(now + FIRST_RETRY, camera, key(1));
+    session.handle_packet(now + FIRST_RETRY, camera, &key(1));
     assert_eq!(session.poll_timeout(), None);
 }
 
@@ -92,23 +91,23 @@ fn mute_stops_everything_and_resumes_with_a_keyframe_and_without_a_gap() {
     session.activate(now, picture);
     session.activate(now, sound);
     for sequence in 1..=2 {
-        session.handle_packet(now, camera, key(sequence));
-        session.handle_packet(now, microphone, delta(sequence));
+        session.handle_packet(now, camera, &key(sequence));
+        session.handle_packet(now, microphone, &delta(sequence));
     }
     assert_eq!(forwarded(&mut session).len(), 4);
     session.set_muted(now, camera, true);
     session.set_muted(now, microphone, true);
-    session.handle_packet(now, camera, key(3));
-    session.handle_packet(now, microphone, delta(3));
+    session.handle_packet(now, camera, &key(3));
+    session.handle_packet(now, microphone, &delta(3));
     session.handle_keyframe_request(now, picture);
     assert_eq!(session.poll_output(), None, "a muted camera is not asked for keyframes");
     let later = now + Duration::from_secs(9);
     session.set_muted(later, camera, false);
     session.set_muted(later, microphone, false);
     assert_eq!(requests(&mut session), 1);
-    session.handle_packet(later, camera, delta(90));
-    session.handle_packet(later, camera, key(91));
-    session.handle_packet(later, microphone, delta(91));
+    session.handle_packet(later, camera, &delta(90));
+    session.handle_packet(later, camera, &key(91));
+    session.handle_packet(later, microphone, &delta(91));
     assert_eq!(forwarded(&mut session), [(picture, 3), (sound, 3)]);
     assert_eq!(session.counters().muted, 2);
 }
@@ -119,11 +118,11 @@ fn a_replaced_source_continues_and_its_late_packets_are_dropped() {
     let microphone = session.publish(Codec::Opus);
     let listener = session.subscribe(microphone).unwrap();
     session.activate(now, listener);
-    let from = |ssrc, sequence| Packet::new(ssrc, sequence, 0, Bytes::from_static(&[1]));
-    session.handle_packet(now, microphone, from(1, 10));
-    session.handle_packet(now, microphone, from(2, 700));
-    session.handle_packet(now, microphone, from(1, 11));
-    session.handle_packet(now, microphone, from(2, 701));
+    let from = |ssrc, sequence| Packet::new(ssrc, sequence, 0, &[1]);
+    session.handle_packet(now, microphone, &from(1, 10));
+    session.handle_packet(now, microphone, &from(2, 700));
+    session.handle_packet(now, microphone, &from(1, 11));
+    session.handle_packet(now, microphone, &from(2, 701));
     assert_eq!(forwarded(&mut session), [(listener, 1), (listener, 2), (listener, 3)]);
     assert_eq!(session.counters().replaced_source, 1);
 }
@@ -138,12 +137,12 @@ fn what_is_removed_gets_nothing_and_old_handles_do_nothing() {
     let stays = session.subscribe(microphone).unwrap();
     assert_eq!(gone.index(), stays.index(), "the place is reused");
     session.activate(now, gone);
-    session.handle_packet(now, microphone, delta(1));
+    session.handle_packet(now, microphone, &delta(1));
     assert_eq!(forwarded(&mut session), []);
     session.unpublish(microphone);
     session.unpublish(microphone);
     session.activate(now, stays);
-    session.handle_packet(now, microphone, delta(2));
+    session.handle_packet(now, microphone, &delta(2));
     assert_eq!(session.poll_output(), None);
     assert_eq!(session.counters().unknown_publication, 1);
     assert!(session.subscribe(microphone).is_none());
@@ -229,19 +228,19 @@ proptest! {
                     let mut packet = if is_key { key(*sequence) } else { delta(*sequence) };
                     packet.ssrc = ssrc;
                     let before = session.counters().accepted;
-                    session.handle_packet(now, *id, packet);
+                    session.handle_packet(now, *id, &packet);
                     if session.counters().accepted > before {
                         wishes += subscriptions.iter().filter(|(_, of, ..)| of == id).count() as u64;
                     }
                     let (id, muted) = (*id, *muted);
                     while let Some(output) = session.poll_output() {
-                        if let Output::Forward { subscription, packet } = output {
+                        if let Output::Forward { subscription, sequence, .. } = output {
                             prop_assert!(!muted);
                             let found = subscriptions.iter_mut().find(|(id, ..)| *id == subscription);
                             let (_, of, active, last) = found.expect("forwarded to a live subscription");
                             prop_assert!(*active && *of == id);
                             *last = last.wrapping_add(1);
-                            prop_assert_eq!(packet.sequence.0, *last);
+                            prop_assert_eq!(sequence.0, *last);
                         }
                     }
                 }

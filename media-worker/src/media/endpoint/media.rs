@@ -3,33 +3,38 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use sfu::extension::elements;
-use sfu::{Extension, ExtensionIds, Packet, PublicationId, Sequence, SubscriptionId, Timestamp};
+use sfu::{Extension, ExtensionIds, IdMap, Packet, PublicationId, Sequence, SubscriptionId};
 
-use super::lines::Published;
+use super::lines::{Line, Published};
 use super::{Effects, Endpoint, Life};
 use crate::media::codecs::Payload;
+use crate::media::pipeline::{Outgoing, Pipeline};
 use crate::media::rtp::arrival::Arrivals;
-use crate::media::rtp::packet::{self, Label};
+use crate::media::rtp::history::Kept;
+use crate::media::rtp::packet;
 use crate::media::rtp::receive::Receiver;
 use crate::media::rtp::rtcp::{self, Message};
+use crate::media::rtp::send::{Label, Sender};
 use crate::media::sdp::Media;
-use crate::media::transport::Transmit;
+use crate::media::socket::egress::Egress;
+use crate::media::transport::Path;
+use crate::media::transport::srtp::Outbound;
 
 /// SSRCs that nothing announced and that are looked at all the same. SRTP keeps state for each, so a
 /// peer must not be able to make up many.
 const MAX_UNANNOUNCED: usize = 64;
 /// How often receiver reports are sent.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// Packets that a client can ask for again at once; further ones it asks for again.
+const MAX_REPAIRS: usize = 1024;
 /// Shortest RTP header and shortest RTCP header with a sender.
 const MIN_RTP: usize = 12;
 const MIN_RTCP: usize = 8;
 
-/// What an endpoint's packets mean for its pipeline.
+/// What an endpoint's reports mean for its pipeline.
 #[derive(Debug)]
 pub enum Received {
-    Packet { publication: PublicationId, packet: Packet },
     SenderReport { publication: PublicationId, ntp: u64, rtp: u32 },
     KeyframeRequest { subscription: SubscriptionId },
 }
@@ -129,10 +134,10 @@ impl Streams {
 
     /// The m-line of a stream that no description announced: by the MID extension (RFC 9143, section
     /// 9.2), else by a payload type that only one m-line has.
-    fn learn(&mut self, payload_type: u8, packet: &Packet) -> Option<StreamRef> {
+    fn learn(&mut self, payload_type: u8, packet: &Packet<'_>) -> Option<StreamRef> {
         let value_of = |stream: &LineStream, extension| {
             let id = stream.extensions.id(extension)?;
-            elements(packet.extension_profile, &packet.extensions)
+            elements(packet.extension_profile, packet.extensions)
                 .find(|(other, _)| *other == id)
                 .map(|it| it.1)
         };
@@ -173,11 +178,15 @@ impl Streams {
     }
 
     /// What a decrypted packet is for its publication, if anything. `Err` is a drop.
-    fn handle_packet(&mut self, now: Instant, datagram: Bytes) -> Result<Option<Received>, ()> {
+    fn handle_packet<'a>(
+        &mut self,
+        now: Instant,
+        datagram: &'a [u8],
+    ) -> Result<Option<(PublicationId, Packet<'a>)>, ()> {
         let (payload_type, mut packet) = packet::parse(datagram).ok_or(())?;
         if let Some(id) = self.transport_sequence_id
             && let Some((_, value)) =
-                elements(packet.extension_profile, &packet.extensions).find(|(other, _)| *other == id)
+                elements(packet.extension_profile, packet.extensions).find(|(other, _)| *other == id)
             && let Some(number) = value.first_chunk::<2>()
         {
             self.arrivals.handle_packet(now, Sequence(u16::from_be_bytes(*number)));
@@ -196,7 +205,7 @@ impl Streams {
             let Some(original) = packet.payload.first_chunk::<2>() else { return Ok(None) };
             packet.sequence = Sequence(u16::from_be_bytes(*original));
             packet.ssrc = receiver.ssrc();
-            packet.payload = packet.payload.slice(2..);
+            packet.payload = &packet.payload[2..];
             if !receiver.is_missing(packet.sequence) {
                 return Ok(None);
             }
@@ -205,7 +214,7 @@ impl Streams {
         }
         receiver.handle_packet(now, packet.sequence, packet.timestamp);
         self.report_due.get_or_insert(now + REPORT_INTERVAL);
-        Ok(Some(Received::Packet { publication: stream.publication, packet }))
+        Ok(Some((stream.publication, packet)))
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
@@ -213,22 +222,22 @@ impl Streams {
         [nack, self.report_due, self.arrivals.poll_timeout()].into_iter().flatten().min()
     }
 
-    /// Calls `send` with each RTCP packet that is due.
-    fn handle_timeout(&mut self, now: Instant, mut send: impl FnMut(&[u8])) {
+    /// Calls `send` with each RTCP compound that is due; it may change it.
+    fn handle_timeout(&mut self, now: Instant, mut send: impl FnMut(&mut Vec<u8>)) {
         let mut out = std::mem::take(&mut self.scratch);
         for stream in self.lines.values_mut() {
             let Some(receiver) = &mut stream.receiver else { continue };
             out.clear();
             rtcp::write_nack(self.reporter, receiver.ssrc(), &receiver.take_due_nacks(now), &mut out);
             if !out.is_empty() {
-                send(&out);
+                send(&mut out);
             }
         }
         out.clear();
         let any = self.by_ssrc.keys().next().copied().unwrap_or_default();
         self.arrivals.handle_timeout(now, self.reporter, any, &mut out);
         if !out.is_empty() {
-            send(&out);
+            send(&mut out);
         }
         if self.report_due.is_some_and(|due| due <= now) {
             let blocks: Vec<_> =
@@ -237,7 +246,7 @@ impl Streams {
             if !blocks.is_empty() {
                 out.clear();
                 rtcp::write_receiver_report(self.reporter, &blocks, &mut out);
-                send(&out);
+                send(&mut out);
             }
         }
         self.scratch = out;
@@ -245,7 +254,13 @@ impl Streams {
 }
 
 impl Endpoint {
-    pub(super) fn handle_rtp(&mut self, now: Instant, datagram: &[u8], effects: &mut Effects) {
+    pub(super) fn handle_rtp(
+        &mut self,
+        now: Instant,
+        datagram: &mut [u8],
+        pipeline: &mut Pipeline,
+        effects: &mut Effects,
+    ) {
         let Some(srtp) = self.dtls.as_mut().and_then(|dtls| dtls.srtp()) else {
             effects.drops += 1;
             return;
@@ -257,29 +272,32 @@ impl Endpoint {
             datagram.get(at..at + 4).and_then(|it| it.first_chunk::<4>()).map(|it| u32::from_be_bytes(*it));
         let opened = match ssrc {
             Some(ssrc) if datagram.len() >= least && self.streams.may_look_at(ssrc) => {
-                if is_rtcp { srtp.inbound.decrypt_rtcp(datagram) } else { srtp.inbound.decrypt_rtp(datagram) }
-                    .ok()
+                if is_rtcp {
+                    srtp.inbound.open_rtcp(datagram)
+                } else {
+                    srtp.inbound.open_rtp(datagram)
+                }
             }
             _ => None,
         };
-        let Some(opened) = opened else {
+        let Some(length) = opened else {
             effects.drops += 1;
             return;
         };
         self.seen(now, effects);
-        let opened = opened.freeze();
+        let clear = &datagram[..length];
         if is_rtcp {
-            self.handle_rtcp(now, &opened, effects);
+            self.handle_rtcp(now, clear, effects);
             return;
         }
-        match self.streams.handle_packet(now, opened) {
-            Ok(received) => effects.received.extend(received),
+        match self.streams.handle_packet(now, clear) {
+            Ok(Some((publication, packet))) => pipeline.handle_packet(now, publication, &packet),
+            Ok(None) => {}
             Err(()) => effects.drops += 1,
         }
     }
 
     fn handle_rtcp(&mut self, now: Instant, compound: &[u8], effects: &mut Effects) {
-        let mut lost: Vec<(usize, Sequence)> = Vec::new();
         let well_formed = rtcp::read(compound, |message| match message {
             Message::SenderReport { ssrc, ntp, rtp } => {
                 let found = self.streams.by_ssrc.get(&ssrc).filter(|stream| !stream.is_repair);
@@ -296,7 +314,9 @@ impl Endpoint {
             }
             Message::Nack { ssrc, lost: numbers } => {
                 if let Some(line) = self.senders.get(&ssrc) {
-                    lost.extend(numbers.sequences().map(|sequence| (*line, sequence)));
+                    let room = MAX_REPAIRS.saturating_sub(self.repairs.len());
+                    self.repairs.extend(numbers.sequences().take(room).map(|sequence| (*line, sequence)));
+                    effects.repairs = true;
                 }
             }
             Message::KeyframeRequest { ssrc } => {
@@ -310,45 +330,39 @@ impl Endpoint {
             }
         });
         effects.drops += u64::from(!well_formed);
-        for (line, sequence) in lost {
-            self.resend(now, line, sequence, effects);
-        }
     }
 
-    fn resend(&mut self, now: Instant, line: usize, sequence: Sequence, effects: &mut Effects) {
-        let sender =
-            self.lines.get_mut(line).and_then(|line| line.sending_mut()?.carried.as_mut()?.sender.as_mut());
-        let Some(sender) = sender else { return };
-        let Some((label, packet)) = sender.resend(now, sequence) else { return };
-        let ids = *sender.ids();
-        self.seal(label, &packet, &ids, effects);
+    /// Notes a packet for the next [`Endpoint::flush`]; returns whether it is the first.
+    pub fn queue(&mut self, packet: Outgoing) -> bool {
+        self.outbox.push(packet);
+        self.outbox.len() == 1
     }
 
-    /// Sends a packet of a subscription. `original` is the timestamp that the publisher gave it.
-    pub fn send(&mut self, line: usize, packet: &Packet, original: Timestamp, effects: &mut Effects) {
-        let sender =
-            self.lines.get_mut(line).and_then(|line| line.sending_mut()?.carried.as_mut()?.sender.as_mut());
-        let Some(sender) = sender else {
-            effects.drops += 1;
-            return;
-        };
-        let label = sender.send(packet, original);
-        let ids = *sender.ids();
-        self.seal(label, packet, &ids, effects);
-    }
-
-    fn seal(&mut self, label: Label, packet: &Packet, ids: &sfu::IdMap, effects: &mut Effects) {
+    /// Writes everything that waits: one subscriber's packets one behind the other, so that the socket can
+    /// send them together. Returns how many could not be sent.
+    pub fn flush(&mut self, now: Instant, pipeline: &Pipeline, egress: &mut Egress) -> u64 {
         let path = self.ice.selected();
         let srtp = self.dtls.as_mut().and_then(|dtls| dtls.srtp());
         let (Some(path), Some(srtp)) = (path, srtp) else {
-            effects.drops += 1;
-            return;
+            let drops = self.outbox.len() as u64;
+            self.outbox.clear();
+            self.repairs.clear();
+            return drops;
         };
-        packet::write(label, packet, ids, &mut self.streams.scratch);
-        match srtp.outbound.encrypt_rtp(&self.streams.scratch) {
-            Ok(datagram) => effects.transmits.push(Transmit { path, datagram }),
-            Err(_) => effects.drops += 1,
+        let mut way = Way { path, outbound: &srtp.outbound, pipeline, egress };
+        let mut drops = 0;
+        for packet in self.outbox.drain(..) {
+            let sent = sender(&mut self.lines, packet.line)
+                .is_some_and(|(sender, _)| way.send(sender, &packet).is_some());
+            drops += u64::from(!sent);
         }
+        for (line, sequence) in self.repairs.drain(..) {
+            // What cannot be repeated is no drop: it was sent once.
+            if let Some((sender, publication)) = sender(&mut self.lines, line) {
+                let _ = way.resend(now, sender, publication, sequence);
+            }
+        }
+        drops
     }
 
     /// Passes a publisher's report on for a subscription: both streams of a participant refer to the
@@ -357,41 +371,88 @@ impl Endpoint {
         let sender = self.lines.get(line).and_then(|line| line.sending()?.carried.as_ref()?.sender.as_ref());
         let Some(sender) = sender else { return };
         let Some((rtp, packets, bytes)) = sender.report(rtp) else { return };
-        let mut out = Vec::with_capacity(28);
-        rtcp::write_sender_report(sender.ssrc(), ntp, rtp, packets, bytes, &mut out);
-        self.send_rtcp(&out, effects);
+        let ssrc = sender.ssrc();
+        self.send_rtcp(effects, |_, out| rtcp::write_sender_report(ssrc, ntp, rtp, packets, bytes, out));
     }
 
     /// Asks this endpoint for a keyframe of one of its tracks.
     pub fn request_keyframe(&mut self, publication: PublicationId, effects: &mut Effects) {
         let stream = self.streams.lines.values().find(|stream| stream.publication == publication);
         let Some(ssrc) = stream.and_then(|stream| Some(stream.receiver.as_ref()?.ssrc())) else { return };
-        let mut out = Vec::with_capacity(12);
-        rtcp::write_pli(self.streams.reporter, ssrc, &mut out);
-        self.send_rtcp(&out, effects);
+        self.send_rtcp(effects, |reporter, out| rtcp::write_pli(reporter, ssrc, out));
     }
 
-    fn send_rtcp(&mut self, compound: &[u8], effects: &mut Effects) {
+    fn send_rtcp(&mut self, effects: &mut Effects, write: impl FnOnce(u32, &mut Vec<u8>)) {
         let path = self.ice.selected();
         if let (Some(path), Some(srtp)) = (path, self.dtls.as_mut().and_then(|dtls| dtls.srtp())) {
-            match srtp.outbound.encrypt_rtcp(compound) {
-                Ok(datagram) => effects.transmits.push(Transmit { path, datagram }),
-                Err(_) => effects.drops += 1,
-            }
+            let out = &mut self.streams.scratch;
+            out.clear();
+            write(self.streams.reporter, out);
+            seal_rtcp(path, &mut srtp.outbound, out, effects);
         }
     }
 
     pub(super) fn handle_media_timeout(&mut self, now: Instant, effects: &mut Effects) {
-        let path = self.ice.selected();
+        let Some(path) = self.ice.selected() else { return };
         let Some(srtp) = self.dtls.as_mut().and_then(|dtls| dtls.srtp()) else { return };
-        self.streams.handle_timeout(now, |compound| {
-            if let (Some(path), Ok(datagram)) = (path, srtp.outbound.encrypt_rtcp(compound)) {
-                effects.transmits.push(Transmit { path, datagram });
-            }
-        });
+        self.streams.handle_timeout(now, |compound| seal_rtcp(path, &mut srtp.outbound, compound, effects));
     }
 
     pub(super) fn poll_media_timeout(&self) -> Option<Instant> {
         if self.life == Life::Closed { None } else { self.streams.poll_timeout() }
+    }
+}
+
+fn seal_rtcp(path: Path, outbound: &mut Outbound, compound: &mut Vec<u8>, effects: &mut Effects) {
+    match outbound.seal_rtcp(compound) {
+        Ok(()) => effects.transmits.push(path, compound),
+        Err(_) => effects.drops += 1,
+    }
+}
+
+/// The sender of an m-line, if it carries an accepted subscription, and whose packets it sends.
+fn sender(lines: &mut [Line], line: usize) -> Option<(&mut Sender, PublicationId)> {
+    let carried = lines.get_mut(line)?.sending_mut()?.carried.as_mut()?;
+    Some((carried.sender.as_mut()?, carried.track.publication))
+}
+
+/// Everything between a decision to send and the socket's buffer.
+struct Way<'a> {
+    path: Path,
+    outbound: &'a Outbound,
+    pipeline: &'a Pipeline,
+    egress: &'a mut Egress,
+}
+
+impl Way<'_> {
+    fn send(&mut self, sender: &mut Sender, packet: &Outgoing) -> Option<()> {
+        let kept = self.pipeline.kept(packet.publication, packet.number)?;
+        let label = sender.send(packet.number, packet.sequence, packet.timestamp, kept.payload.len())?;
+        sender.note_offset(packet.timestamp, packet.original);
+        self.seal(label, &kept, sender.ids())
+    }
+
+    fn resend(
+        &mut self,
+        now: Instant,
+        sender: &mut Sender,
+        publication: PublicationId,
+        sequence: Sequence,
+    ) -> Option<()> {
+        let (label, number) = sender.resend(now, sequence)?;
+        let kept = self.pipeline.kept(publication, number)?;
+        self.seal(label, &kept, sender.ids())
+    }
+
+    /// Header, payload and protection, each written once, where the packet leaves from.
+    fn seal(&mut self, label: Label, kept: &Kept<'_>, ids: &IdMap) -> Option<()> {
+        let outbound = self.outbound;
+        let written = self.egress.write(self.path, |arena| {
+            let start = arena.len();
+            let header = packet::write(label, kept, ids, arena);
+            arena.resize(arena.len() + outbound.overhead(), 0);
+            outbound.seal_rtp(&mut arena[start..], header, label.ssrc, label.index).ok()
+        });
+        written.then_some(())
     }
 }

@@ -25,10 +25,11 @@ use sfu::{Session, SubscriptionId};
 
 use super::codecs::Numbering;
 use super::negotiation::{Negotiation, Refusal};
+use super::pipeline::{Outgoing, Pipeline};
 use super::sdp::{Setup, write};
 use super::transport::dtls::{Dtls, Fingerprint, Identity, Progress, Role};
 use super::transport::ice::{Agent, Credentials, Restart};
-use super::transport::{self, Kind, Path, Transmit, stun};
+use super::transport::{self, Datagrams, Kind, Path, stun};
 use super::{CloseCause, ConnectionState, MediaConfig, MediaError, OpenEndpoint};
 use lines::Line;
 pub use lines::SourceTrack;
@@ -44,11 +45,13 @@ const MAX_CANDIDATE: usize = 1024;
 /// What the datagrams and timers of an endpoint bring about, collected for the media thread.
 #[derive(Default)]
 pub struct Effects {
-    pub transmits: Vec<Transmit>,
+    pub transmits: Datagrams,
     pub received: Vec<Received>,
     pub states: Vec<ConnectionState>,
     pub bound: Vec<Path>,
     pub forgotten: Vec<Path>,
+    /// Packets were asked for again: the endpoint is to be flushed.
+    pub repairs: bool,
     /// Fragments under which this endpoint is no longer reached.
     pub retired: Vec<String>,
     /// Datagrams or packets that could not be used.
@@ -94,6 +97,10 @@ pub struct Endpoint {
     streams: media::Streams,
     /// Sent SSRC to m-line, for feedback.
     senders: HashMap<u32, usize>,
+    /// Packets that go out when the batch that brought them is complete; kept for its memory.
+    outbox: Vec<Outgoing>,
+    /// Packets that the client asked for again: m-line and number.
+    repairs: Vec<(usize, sfu::Sequence)>,
     candidates: usize,
     candidates_sent: bool,
     fault: bool,
@@ -123,6 +130,8 @@ impl Endpoint {
             declined: HashSet::new(),
             streams: media::Streams::new(now),
             senders: HashMap::new(),
+            outbox: Vec::new(),
+            repairs: Vec::new(),
             candidates: 0,
             candidates_sent: false,
             fault: false,
@@ -234,9 +243,9 @@ impl Endpoint {
         &mut self,
         now: Instant,
         path: Path,
-        datagram: &[u8],
+        datagram: &mut [u8],
         identity: &Identity,
-        session: &mut Session,
+        pipeline: &mut Pipeline,
         effects: &mut Effects,
     ) {
         assert!(!self.fault, "injected fault");
@@ -248,9 +257,9 @@ impl Endpoint {
                     return;
                 };
                 let progress = dtls.handle_datagram(now, datagram);
-                self.handle_progress(now, progress, session, effects);
+                self.handle_progress(now, progress, &mut pipeline.session, effects);
             }
-            Kind::Rtp => self.handle_rtp(now, datagram, effects),
+            Kind::Rtp => self.handle_rtp(now, datagram, pipeline, effects),
             Kind::Other => effects.drops += 1,
         }
     }
@@ -270,7 +279,7 @@ impl Endpoint {
             return;
         };
         self.seen(now, effects);
-        effects.transmits.push(Transmit { path, datagram: checked.response });
+        effects.transmits.push(path, &checked.response);
         effects.bound.extend(checked.bound.then_some(path));
         effects.forgotten.extend(checked.forgotten);
         effects.retired.extend(checked.retired);
@@ -322,7 +331,7 @@ impl Endpoint {
     fn flush_dtls(&mut self, effects: &mut Effects) {
         let (Some(dtls), Some(path)) = (&mut self.dtls, self.ice.selected()) else { return };
         while let Some(datagram) = dtls.poll_transmit() {
-            effects.transmits.push(Transmit { path, datagram });
+            effects.transmits.push(path, &datagram);
         }
     }
 

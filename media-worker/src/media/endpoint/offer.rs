@@ -213,7 +213,7 @@ impl Endpoint {
                 self.drop_subscription(index, true, session);
                 self.put(index, media, rejected(media));
             }
-            Plan::Sending { stop: false } => self.accept_sending(index, media, session),
+            Plan::Sending { stop: false } => self.accept_sending(now, index, media, session),
             Plan::Receiving { kind, payload, extensions, publish } => {
                 let kept = match &publish {
                     Some(Publish::Keep { .. }) => {

@@ -152,7 +152,7 @@ impl Endpoint {
                         self.drop_subscription(index, true, session);
                         self.lines[index].use_ = rejected(media);
                     } else {
-                        self.accept_sending(index, media, session);
+                        self.accept_sending(now, index, media, session);
                     }
                 }
             }
@@ -164,7 +164,13 @@ impl Endpoint {
     }
 
     /// The client's view of one of the server's m-lines, from its answer or its own later offer.
-    pub(super) fn accept_sending(&mut self, index: usize, media: &Media, session: &mut Session) {
+    pub(super) fn accept_sending(
+        &mut self,
+        now: Instant,
+        index: usize,
+        media: &Media,
+        session: &mut Session,
+    ) {
         if !media.direction.receives() {
             self.drop_subscription(index, true, session);
         }
@@ -180,7 +186,8 @@ impl Endpoint {
             let repair = sending.repair_ssrc.zip(payload.repair_type);
             let ids = IdMap::between(&carried.track.extensions, &extensions);
             let is_video = payload.codec.is_video();
-            carried.sender = Some(Sender::new(sending.ssrc, payload.payload_type, repair, ids, is_video));
+            carried.sender =
+                Some(Sender::new(now, sending.ssrc, payload.payload_type, repair, ids, is_video));
             self.senders.insert(sending.ssrc, index);
         }
     }

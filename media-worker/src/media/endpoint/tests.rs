@@ -15,7 +15,7 @@ const OFFER: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:
 
 struct Bench {
     endpoint: Endpoint,
-    session: Session,
+    pipeline: Pipeline,
     identity: Identity,
     now: Instant,
 }
@@ -39,14 +39,14 @@ impl Bench {
             grace: Duration::from_secs(5),
         };
         let identity = Identity::generate().unwrap();
-        Self { endpoint: Endpoint::new(now, &open, &config), session: Session::new(), identity, now }
+        Self { endpoint: Endpoint::new(now, &open, &config), pipeline: Pipeline::new(PipelineId::new()), identity, now }
     }
 
     fn offer(&mut self, sdp: &str) -> Result<Negotiated, MediaError> {
         let offer = Offer { sdp: sdp.into(), revision: None, tracks: Vec::new() };
         let host = Host { identity: &self.identity, announced: &[] };
         let mut effects = Effects::default();
-        self.endpoint.handle_offer(self.now, &offer, &host, &mut self.session, |_| false, &mut effects)
+        self.endpoint.handle_offer(self.now, &offer, &host, &mut self.pipeline.session, |_| false, &mut effects)
     }
 
     /// Offers a track of someone else.
@@ -58,18 +58,18 @@ impl Bench {
             source: TrackSource::Camera,
             codec: sfu::Codec::Vp8,
             extensions: sfu::ExtensionIds::default(),
-            publication: self.session.publish(sfu::Codec::Vp8),
+            publication: self.pipeline.session.publish(sfu::Codec::Vp8),
         };
         self.endpoint.negotiation.want_offer();
         let host = Host { identity: &self.identity, announced: &[] };
-        self.endpoint.make_offer(self.now, &[track], &host, &mut self.session).unwrap()
+        self.endpoint.make_offer(self.now, &[track], &host, &mut self.pipeline.session).unwrap()
     }
 
     fn answer(&mut self, sdp: &str, revision: u64) -> Result<Vec<TrackId>, MediaError> {
         let answer = Answer { sdp: sdp.into(), revision };
         let host = Host { identity: &self.identity, announced: &[] };
         let mut effects = Effects::default();
-        self.endpoint.handle_answer(self.now, &answer, &host, &mut self.session, &mut effects)
+        self.endpoint.handle_answer(self.now, &answer, &host, &mut self.pipeline.session, &mut effects)
     }
 
     /// Everything that a description could change.
@@ -229,9 +229,9 @@ proptest! {
         bench.offer(OFFER).unwrap();
         let path = Path { remote: ([127, 0, 0, 1], 9).into(), local: None };
         let mut effects = Effects::default();
-        for datagram in datagrams {
-            let (endpoint, session) = (&mut bench.endpoint, &mut bench.session);
-            endpoint.handle_datagram(bench.now, path, &datagram, &bench.identity, session, &mut effects);
+        for mut datagram in datagrams {
+            let (endpoint, pipeline) = (&mut bench.endpoint, &mut bench.pipeline);
+            endpoint.handle_datagram(bench.now, path, &mut datagram, &bench.identity, pipeline, &mut effects);
         }
         prop_assert_eq!(effects.bound, []);
     }

@@ -18,13 +18,9 @@ use rtc::dtls::state::State;
 use rtc::shared::TransportProtocol;
 use rtc::shared::error::{Error, Result};
 use rtc::srtp::config::LABEL_EXTRACTOR_DTLS_SRTP;
-use rtc::srtp::context::Context;
-use rtc::srtp::option::{srtcp_replay_protection, srtp_replay_protection};
 use rtc::srtp::protection_profile::ProtectionProfile;
 
-/// Packets that may arrive this much later than the newest, in packets. Retransmissions without RTX
-/// come late; a duplicate inside the window is dropped.
-const REPLAY_WINDOW: usize = 1024;
+use super::srtp::{Inbound, Outbound, Profile};
 
 /// The worker's identity: made once, shared by all endpoints.
 #[derive(Clone)]
@@ -94,8 +90,8 @@ pub enum Progress {
 
 /// The packet protection of one connection.
 pub struct Srtp {
-    pub outbound: Context,
-    pub inbound: Context,
+    pub outbound: Outbound,
+    pub inbound: Inbound,
 }
 
 /// One endpoint's DTLS association. The path is ICE's business: here it has a fixed made-up name.
@@ -105,7 +101,6 @@ pub struct Dtls {
     connecting: Option<Arc<HandshakeConfig>>,
     /// For a client that can do AES-GCM; until the first datagram shows whether it can.
     gcm_only: Option<Arc<HandshakeConfig>>,
-    provider: Arc<dyn RTCCryptoProvider>,
     srtp: Option<Box<Srtp>>,
     is_connected: bool,
 }
@@ -143,7 +138,6 @@ impl Dtls {
             role,
             connecting,
             gcm_only,
-            provider: identity.provider.clone(),
             srtp: None,
             is_connected: false,
         })
@@ -191,7 +185,7 @@ impl Dtls {
         for event in events {
             match event {
                 EndpointEvent::HandshakeComplete => {
-                    let keys = self.endpoint.get_connection_state(PEER).map(|state| self.derive(state));
+                    let keys = self.endpoint.get_connection_state(PEER).map(derive);
                     match keys {
                         Some(Ok(srtp)) => {
                             self.srtp = Some(Box::new(srtp));
@@ -233,38 +227,27 @@ impl Dtls {
         // Nothing can be done about a farewell that cannot be said.
         let _ = self.endpoint.close(now);
     }
+}
 
-    fn derive(&self, state: &State) -> Result<Srtp> {
-        let profile = match state.srtp_protection_profile() {
-            GCM => ProtectionProfile::AeadAes128Gcm,
-            SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80 => ProtectionProfile::Aes128CmHmacSha1_80,
-            _ => return Err(Error::ErrNoSuchSrtpProfile),
-        };
-        let mut config = rtc::srtp::config::Config { profile, ..Default::default() };
-        let material =
-            state.export_keying_material(LABEL_EXTRACTOR_DTLS_SRTP, &[], config.keying_material_len())?;
-        config.set_session_keys_from_keying_material(material.as_ref(), state.is_client())?;
-        let crypto = self.provider.crypto();
-        let keys = &config.keys;
-        Ok(Srtp {
-            outbound: Context::new(
-                &keys.local_master_key,
-                &keys.local_master_salt,
-                profile,
-                None,
-                None,
-                crypto,
-            )?,
-            inbound: Context::new(
-                &keys.remote_master_key,
-                &keys.remote_master_salt,
-                profile,
-                Some(srtp_replay_protection(REPLAY_WINDOW)),
-                Some(srtcp_replay_protection(REPLAY_WINDOW)),
-                crypto,
-            )?,
-        })
-    }
+/// The packet keys that a finished handshake agreed on (RFC 5764, section 4.2).
+fn derive(state: &State) -> Result<Srtp> {
+    let (profile, named) = match state.srtp_protection_profile() {
+        GCM => (Profile::AeadAes128Gcm, ProtectionProfile::AeadAes128Gcm),
+        SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80 => {
+            (Profile::Aes128CmHmacSha1_80, ProtectionProfile::Aes128CmHmacSha1_80)
+        }
+        _ => return Err(Error::ErrNoSuchSrtpProfile),
+    };
+    let mut config = rtc::srtp::config::Config { profile: named, ..Default::default() };
+    let material =
+        state.export_keying_material(LABEL_EXTRACTOR_DTLS_SRTP, &[], config.keying_material_len())?;
+    config.set_session_keys_from_keying_material(material.as_ref(), state.is_client())?;
+    let keys = &config.keys;
+    let refused = |_| Error::Crypto("the srtp keys are unusable".to_string());
+    Ok(Srtp {
+        outbound: Outbound::new(profile, &keys.local_master_key, &keys.local_master_salt).map_err(refused)?,
+        inbound: Inbound::new(profile, &keys.remote_master_key, &keys.remote_master_salt).map_err(refused)?,
+    })
 }
 
 fn verifier(provider: Arc<dyn RTCCryptoProvider>, expected: Fingerprint) -> VerifyPeerCertificateFn {
@@ -325,9 +308,15 @@ mod tests {
         let profile = server.endpoint.get_connection_state(PEER).unwrap().srtp_protection_profile();
         assert_eq!(profile, GCM);
         let plain = [0x80, 96, 0, 1, 0, 0, 0, 9, 0, 0, 0, 7, 1, 2, 3];
-        let sealed = client.srtp().unwrap().outbound.encrypt_rtp(&plain).unwrap();
-        assert_eq!(server.srtp().unwrap().inbound.decrypt_rtp(&sealed).unwrap()[..], plain);
-        assert!(server.srtp().unwrap().inbound.decrypt_rtp(&sealed).is_err(), "a replay is refused");
+        let outbound = &client.srtp().unwrap().outbound;
+        let mut sealed = plain.to_vec();
+        sealed.resize(plain.len() + outbound.overhead(), 0);
+        outbound.seal_rtp(&mut sealed, 12, 7, 1).unwrap();
+        let inbound = &mut server.srtp().unwrap().inbound;
+        let mut opened = sealed.clone();
+        assert_eq!(inbound.open_rtp(&mut opened), Some(plain.len()));
+        assert_eq!(opened[..plain.len()], plain);
+        assert_eq!(inbound.open_rtp(&mut sealed), None, "a replay is refused");
         client.close(now);
         assert_eq!(run(now, &mut client, &mut server).1, Progress::PeerClosed);
     }

@@ -3,7 +3,7 @@
 //! ```text
 //!   datagram ──▶ first byte (RFC 7983) ─┬─ 0..=3     STUN  ──▶ [`ice`]  checks answered, path selected
 //!                                       ├─ 20..=63   DTLS  ──▶ [`dtls`] handshake, then keys
-//!                                       └─ 128..=191 SRTP  ──▶ [`dtls::Srtp`] decrypted by the caller
+//!                                       └─ 128..=191 SRTP  ──▶ [`srtp`] opened in place, with the keys of the handshake
 //! ```
 //!
 //! The server never sends a connectivity check (RFC 8445, section 2.5), so nobody can point it at an
@@ -11,6 +11,7 @@
 
 pub mod dtls;
 pub mod ice;
+pub mod srtp;
 pub mod stun;
 
 use std::net::{IpAddr, SocketAddr};
@@ -23,11 +24,33 @@ pub struct Path {
     pub local: Option<IpAddr>,
 }
 
-/// A datagram to send.
-#[derive(Debug)]
-pub struct Transmit {
-    pub path: Path,
-    pub datagram: bytes::BytesMut,
+/// Datagrams to send, one behind the other in one buffer that is used again and again.
+#[derive(Debug, Default)]
+pub struct Datagrams {
+    bytes: Vec<u8>,
+    /// Where each goes and ends.
+    ends: Vec<(Path, usize)>,
+}
+
+impl Datagrams {
+    pub fn push(&mut self, path: Path, datagram: &[u8]) {
+        self.bytes.extend_from_slice(datagram);
+        self.ends.push((path, self.bytes.len()));
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (Path, &[u8])> {
+        let mut start = 0;
+        self.ends.iter().map(move |(path, end)| {
+            let datagram = &self.bytes[start..*end];
+            start = *end;
+            (*path, datagram)
+        })
+    }
+
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
 }
 
 /// What a datagram is, by its first byte (RFC 7983, section 7).
