@@ -3,8 +3,12 @@
 //! | program | measures |
 //! |---|---|
 //! | `forward-core` | nanoseconds and allocations per forwarded packet in `sfu` |
-//! | `forward-adapter` | CPU time and allocations per forwarded packet of the whole media thread, on real sockets |
+//! | `forward-adapter` | CPU time, allocations, latency and memory of the media threads, on real sockets; join storms and floods |
 //!
 //! Run them in release: `cargo run --release -p bench --bin forward-core`.
 
 pub mod allocations;
+pub mod client;
+pub mod clock;
+pub mod flood;
+pub mod room;

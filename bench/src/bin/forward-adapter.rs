@@ -1,135 +1,160 @@
-//! CPU time and allocations of the media thread for each forwarded packet: one publisher of VP8 and Opus, N subscribers,
+//! What the media threads cost for each forwarded packet: one publisher of 1.5 Mbit/s VP8 and Opus, N subscribers,
 //! real sockets on loopback, DTLS, SRTP, the kernel's share included.
 //!
-//! `cargo run --release -p bench --bin forward-adapter`
+//! `cargo run --release -p bench --bin forward-adapter -- --help`
 //!
-//! The clients are in this process, on other threads; only the thread named `media` is measured, by
-//! `/proc/self/task/*/schedstat`. Media is paced as real media is: with few subscribers the wake-ups dominate.
+//! The clients are in this process, on other threads. CPU time is that of the threads named `media*`, by
+//! `/proc/self/task/*/schedstat`; memory is what those threads allocated and did not free; latency is from the
+//! publisher's `send` to the kernel's stamp at every tenth subscriber's socket. Subscribers empty their sockets
+//! every 10 ms, so that waking them is not charged to the server.
 
-use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bench::allocations;
-use common::message::{Answer, Offer};
-use common::model::{EndpointId, ParticipantId, PipelineId};
-use media_worker::media::{MediaConfig, MediaEvent, MediaPlane, OpenEndpoint};
-use support::media::Kind;
-use support::peer::Peer;
+use bench::flood::{Flood, Kind};
+use bench::room::{Room, quantile};
+use clap::Parser;
+use media_worker::media::MediaConfig;
 
 #[global_allocator]
 static ALLOCATOR: allocations::Counting = allocations::Counting;
 
-const WINDOW: Duration = Duration::from_secs(10);
+/// Cost, latency and memory of the media plane.
+#[derive(Parser)]
+struct Arguments {
+    /// Subscribers of each room, one room after the other.
+    #[arg(long, value_delimiter = ',', default_value = "10,50,100,200")]
+    subscribers: Vec<usize>,
+    /// Seconds that are measured.
+    #[arg(long, default_value_t = 15)]
+    seconds: u64,
+    /// Media threads; 0 is the media plane's own default.
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// The clients offer only AES-CM with HMAC-SHA1.
+    #[arg(long)]
+    aes_cm: bool,
+    /// So many more subscribers join within two seconds while the measurement runs.
+    #[arg(long, default_value_t = 0)]
+    storm: usize,
+    /// A stranger sends this as fast as `--flood-rate` says: junk, stun, rtp or replay.
+    #[arg(long)]
+    flood: Option<Kind>,
+    /// Datagrams of the flood in a second.
+    #[arg(long, default_value_t = 20_000)]
+    flood_rate: u64,
+}
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() {
-    println!("media thread: one publisher (25 video and 50 audio packets a second), {} s", WINDOW.as_secs());
+    let arguments = Arguments::parse();
     println!(
-        "| subscribers | packets forwarded | µs of CPU per forwarded packet | allocations per forwarded packet |"
+        "one publisher (150 video and 50 audio packets a second), {} s, {} media thread(s){}{}",
+        arguments.seconds,
+        arguments.threads,
+        if arguments.aes_cm { ", AES-CM" } else { ", AES-GCM" },
+        arguments.flood.map_or(String::new(), |kind| format!(
+            ", flood of {} {kind:?} datagrams/s",
+            arguments.flood_rate
+        )),
     );
-    println!("|---|---|---|---|");
-    for subscribers in [1, 10, 50] {
-        room(subscribers).await;
-    }
-}
-
-type Peers = Arc<tokio::sync::Mutex<HashMap<EndpointId, Arc<Peer>>>>;
-
-async fn room(subscribers: usize) {
-    let config = MediaConfig {
-        listen: "127.0.0.1:0".parse().expect("an address"),
-        ..media_worker::WorkerConfig::default().media
-    };
-    let (plane, mut events) = MediaPlane::start(config).expect("the media thread starts");
-    let peers = Peers::default();
-    let answering = tokio::spawn({
-        let (plane, peers) = (plane.clone(), Arc::clone(&peers));
-        async move {
-            while let Some(event) = events.recv().await {
-                if let MediaEvent::Offer { endpoint_id, revision, sdp, .. } = event {
-                    let peer = Arc::clone(&peers.lock().await[&endpoint_id]);
-                    let sdp = peer.answer(&sdp).await.expect("the server's offer is acceptable");
-                    plane
-                        .answer(endpoint_id, Answer { sdp, revision })
-                        .await
-                        .expect("the answer is acceptable");
-                }
-            }
-        }
-    });
-
-    let pipeline_id = PipelineId::new();
-    for number in 0..=subscribers {
-        let publishes = number == 0;
-        let endpoint_id = EndpointId::new();
-        let (peer, _candidates) = Peer::new().await.expect("a client");
-        let peer = Arc::new(peer);
-        peers.lock().await.insert(endpoint_id, Arc::clone(&peer));
-        plane
-            .open_endpoint(OpenEndpoint {
-                endpoint_id,
-                pipeline_id,
-                participant_id: ParticipantId::new(),
-                can_publish: publishes,
-                can_subscribe: !publishes,
-                server_offers: !publishes,
-            })
-            .await
-            .expect("an endpoint");
-        if publishes {
-            peer.add(Kind::Video).await.expect("a video track");
-            peer.add(Kind::Audio).await.expect("an audio track");
-            let (offer, _) = peer.offer(false).await.expect("an offer");
-            let offered = Offer { sdp: offer.sdp.clone(), revision: None, tracks: Vec::new() };
-            let negotiated = plane.offer(endpoint_id, offered).await.expect("the offer is acceptable");
-            peer.accepted(offer, &negotiated.answer.sdp).await.expect("the answer is acceptable");
-        }
-    }
-
-    // Two tracks for each subscriber, 75 packets a second together: flowing when nine tenths of that go out.
-    let flowing = 75 * subscribers as u64 * 9 / 10;
-    let mut patience = 60;
-    loop {
-        let before = sent(&plane).await;
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        if sent(&plane).await - before >= flowing {
-            break;
-        }
-        patience -= 1;
-        assert!(patience > 0, "media does not flow to all {subscribers} subscribers");
-    }
-
-    let (sent_before, cpu_before, allocations_before) =
-        (sent(&plane).await, media_thread_nanoseconds(), allocations::in_media_threads());
-    tokio::time::sleep(WINDOW).await;
-    let packets = sent(&plane).await - sent_before;
-    let cpu = media_thread_nanoseconds() - cpu_before;
-    let allocations = allocations::in_media_threads() - allocations_before;
     println!(
-        "| {subscribers} | {packets} | {:.2} | {:.3} |",
-        cpu as f64 / packets as f64 / 1_000.0,
-        allocations as f64 / packets as f64,
+        "| subscribers | packets forwarded | lost | µs of CPU per packet | allocations per packet | packets per \
+         system call | latency p50 / p99 / max, ms | KB per subscriber |"
     );
-
-    answering.abort();
-    for peer in peers.lock().await.values() {
-        peer.close().await;
+    println!("|---|---|---|---|---|---|---|---|");
+    for subscribers in &arguments.subscribers {
+        measure(&arguments, *subscribers).await;
     }
-    plane.shutdown().await;
 }
 
-async fn sent(plane: &MediaPlane) -> u64 {
-    plane.stats().await.expect("the media thread lives").packets_out
+async fn measure(arguments: &Arguments, subscribers: usize) {
+    let default = media_worker::WorkerConfig::default().media;
+    let config = MediaConfig { listen: "127.0.0.1:0".parse().expect("an address"), ..default };
+    let mut room = Room::open(config, !arguments.aes_cm).await;
+    room.join().await;
+    room.flowing(1).await;
+    let bytes_of_one = allocations::live_in_media_threads();
+    for _ in 1..subscribers {
+        room.join().await;
+        // A storm is measured on purpose, not here.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    room.flowing(subscribers).await;
+    let bytes = allocations::live_in_media_threads() - bytes_of_one;
+    let flood = arguments.flood.map(|kind| Flood::start(&room, kind, arguments.flood_rate));
+    room.seen.take_latencies();
+    room.seen.take_joins();
+
+    let before = Figures::read(&room).await;
+    let mut left = Duration::from_secs(arguments.seconds);
+    for _ in 0..arguments.storm {
+        room.join().await;
+        let pause = Duration::from_secs(2) / arguments.storm as u32;
+        tokio::time::sleep(pause).await;
+        left = left.saturating_sub(pause);
+    }
+    tokio::time::sleep(left).await;
+    let after = Figures::read(&room).await;
+    let latencies = room.seen.take_latencies();
+    let packets = after.packets - before.packets;
+    let per_packet = |count: u64| count as f64 / packets as f64;
+    println!(
+        "| {subscribers} | {packets} | {} | {:.2} | {:.4} | {:.1} | {:.2} / {:.2} / {:.2} | {:.0} |",
+        after.drops - before.drops,
+        per_packet(after.cpu_ns - before.cpu_ns) / 1_000.0,
+        per_packet(after.allocations - before.allocations),
+        packets as f64 / (after.calls - before.calls) as f64,
+        quantile(&latencies, 0.5),
+        quantile(&latencies, 0.99),
+        quantile(&latencies, 1.0),
+        bytes as f64 / 1_000.0 / (subscribers.max(2) - 1) as f64,
+    );
+    if arguments.storm > 0 {
+        let joins = room.seen.take_joins();
+        println!(
+            "joined within two seconds: {}, with media: {}; join to first packet p50 {:.0} ms, p99 {:.0} ms, max {:.0} ms",
+            arguments.storm,
+            joins.len(),
+            quantile(&joins, 0.5),
+            quantile(&joins, 0.99),
+            quantile(&joins, 1.0),
+        );
+    }
+    if let Some(flood) = flood {
+        println!("datagrams of the flood: {}", flood.stop());
+    }
+    room.close().await;
 }
 
-/// Time on a processor of all threads named `media` that live now.
+struct Figures {
+    packets: u64,
+    drops: u64,
+    calls: u64,
+    allocations: u64,
+    cpu_ns: u64,
+}
+
+impl Figures {
+    async fn read(room: &Room) -> Self {
+        let stats = room.plane.stats().await.expect("the media plane lives");
+        Self {
+            packets: stats.packets_out,
+            drops: stats.drops,
+            calls: stats.send_calls,
+            allocations: allocations::in_media_threads(),
+            cpu_ns: media_thread_nanoseconds(),
+        }
+    }
+}
+
+/// Time on a processor of all threads named `media*` that live now.
 fn media_thread_nanoseconds() -> u64 {
     let tasks = std::fs::read_dir("/proc/self/task").expect("Linux");
     tasks
         .filter_map(Result::ok)
         .filter(|task| {
-            std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.trim() == "media")
+            std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.starts_with("media"))
         })
         .filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok())
         .filter_map(|schedstat| schedstat.split(' ').next()?.parse::<u64>().ok())

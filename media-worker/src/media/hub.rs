@@ -138,6 +138,7 @@ impl Hub {
             pipelines: self.pipeline_by_id.len() as u64,
             packets_out: sent.packets,
             bytes_out: sent.bytes,
+            send_calls: sent.calls,
             drops: self.stats.drops + sent.drops + forwarding,
             ..self.stats
         }

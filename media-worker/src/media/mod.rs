@@ -169,5 +169,7 @@ pub struct MediaStats {
     pub packets_out: u64,
     pub bytes_in: u64,
     pub bytes_out: u64,
+    /// System calls that sent them.
+    pub send_calls: u64,
     pub drops: u64,
 }

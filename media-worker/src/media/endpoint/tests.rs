@@ -39,14 +39,26 @@ impl Bench {
             grace: Duration::from_secs(5),
         };
         let identity = Identity::generate().unwrap();
-        Self { endpoint: Endpoint::new(now, &open, &config), pipeline: Pipeline::new(PipelineId::new()), identity, now }
+        Self {
+            endpoint: Endpoint::new(now, &open, &config),
+            pipeline: Pipeline::new(PipelineId::new()),
+            identity,
+            now,
+        }
     }
 
     fn offer(&mut self, sdp: &str) -> Result<Negotiated, MediaError> {
         let offer = Offer { sdp: sdp.into(), revision: None, tracks: Vec::new() };
         let host = Host { identity: &self.identity, announced: &[] };
         let mut effects = Effects::default();
-        self.endpoint.handle_offer(self.now, &offer, &host, &mut self.pipeline.session, |_| false, &mut effects)
+        self.endpoint.handle_offer(
+            self.now,
+            &offer,
+            &host,
+            &mut self.pipeline.session,
+            |_| false,
+            &mut effects,
+        )
     }
 
     /// Offers a track of someone else.

@@ -48,7 +48,13 @@ pub struct Cipher(Keys);
 
 enum Keys {
     Gcm { key: LessSafeKey, salt: [u8; 12] },
-    Sha1 { key: EncryptingKey, salt: [u8; 14], authentication: hmac::Key },
+    Sha1(Box<Sha1>),
+}
+
+struct Sha1 {
+    key: EncryptingKey,
+    salt: [u8; 14],
+    authentication: hmac::Key,
 }
 
 /// RFC 3711, section 4.3.1: `length` bytes of key stream under the master key.
@@ -94,11 +100,11 @@ impl Cipher {
             Profile::Aes128CmHmacSha1_80 => {
                 let mut secret = [0; 20];
                 derive(&master, &master_salt, authentication, &mut secret)?;
-                Keys::Sha1 {
+                Keys::Sha1(Box::new(Sha1 {
                     key: EncryptingKey::ctr(UnboundCipherKey::new(&AES_128, &key)?)?,
                     salt: session_salt,
                     authentication: hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &secret),
-                }
+                }))
             }
         }))
     }
@@ -117,7 +123,8 @@ impl Cipher {
                 let (head, body) = packet.split_at_mut_checked(header).ok_or(Unspecified)?;
                 seal_gcm(key, gcm_iv(salt, ssrc, index), head, body)
             }
-            Keys::Sha1 { key, salt, authentication } => {
+            Keys::Sha1(keys) => {
+                let Sha1 { key, salt, authentication } = &**keys;
                 let end = packet.len().checked_sub(10).ok_or(Unspecified)?;
                 let (clear, tag) = packet.split_at_mut(end);
                 let body = clear.get_mut(header..).ok_or(Unspecified)?;
@@ -144,7 +151,8 @@ impl Cipher {
                     key.open_in_place(nonce(gcm_iv(salt, ssrc, index)), Aad::from(&*head), body)?.len();
                 Ok(header + clear)
             }
-            Keys::Sha1 { key, salt, authentication } => {
+            Keys::Sha1(keys) => {
+                let Sha1 { key, salt, authentication } = &**keys;
                 let end = packet.len().checked_sub(10).ok_or(Unspecified)?;
                 let (clear, tag) = packet.split_at_mut(end);
                 let roc = ((index >> 16) as u32).to_be_bytes();
@@ -171,7 +179,8 @@ impl Cipher {
                 compound.extend_from_slice(tag.as_ref());
                 compound.extend_from_slice(&word);
             }
-            Keys::Sha1 { key, salt, authentication } => {
+            Keys::Sha1(keys) => {
+                let Sha1 { key, salt, authentication } = &**keys;
                 let body = compound.get_mut(8..).ok_or(Unspecified)?;
                 key.less_safe_encrypt(body, cm_iv(salt, ssrc, u64::from(index)))?;
                 compound.extend_from_slice(&word);
@@ -187,7 +196,7 @@ impl Cipher {
     pub fn rtcp_index(&self, compound: &[u8]) -> Option<u32> {
         let behind = match &self.0 {
             Keys::Gcm { .. } => 0,
-            Keys::Sha1 { .. } => 10,
+            Keys::Sha1(_) => 10,
         };
         let word = compound.len().checked_sub(behind + 4)?;
         let word = u32::from_be_bytes(*compound.get(word..)?.first_chunk::<4>()?);
@@ -207,7 +216,8 @@ impl Cipher {
                 let iv = nonce(gcm_iv(salt, ssrc, u64::from(index)));
                 Ok(8 + key.open_in_place(iv, Aad::from(aad), body)?.len())
             }
-            Keys::Sha1 { key, salt, authentication } => {
+            Keys::Sha1(keys) => {
+                let Sha1 { key, salt, authentication } = &**keys;
                 let end = compound.len().checked_sub(10).ok_or(Unspecified)?;
                 let (clear, tag) = compound.split_at_mut(end);
                 verify(&sign(authentication, clear, &[]), tag)?;
