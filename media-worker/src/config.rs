@@ -3,11 +3,16 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use common::model::WorkerId;
+
 use crate::media::MediaConfig;
 
 /// Everything a worker needs to know; the defaults run on a laptop.
 #[derive(Debug, Clone)]
 pub struct WorkerConfig {
+    /// Who this worker is; `None`: somebody new. With an id that stays the same over restarts, sessions come back to it.
+    /// No two processes may run with one id at a time.
+    pub worker_id: Option<WorkerId>,
     /// The media socket, its announced addresses and the times of a connection's life.
     pub media: MediaConfig,
     /// How long the worker counts as alive after its last heartbeat, and others wait before they take over
@@ -21,8 +26,8 @@ pub struct WorkerConfig {
     pub rejoin_timeout: Duration,
     /// How long a closed session's record is kept, so that late callers learn that it ended.
     pub closed_retention: Duration,
-    /// Time between two passes over all open sessions (empty ones, left-overs of dead workers). Each pass
-    /// reads every open session once; the passes of several workers are spread by chance.
+    /// Time between two passes over the sessions that somebody must look after (empty ones, those with participants
+    /// that did not come back, left-overs of dead workers); the passes of several workers are spread by chance.
     pub pass_interval: Duration,
     /// How long the clients of a draining worker have to move; what is left then is interrupted.
     pub drain_timeout: Duration,
@@ -35,6 +40,7 @@ pub struct WorkerConfig {
 impl Default for WorkerConfig {
     fn default() -> Self {
         Self {
+            worker_id: None,
             media: MediaConfig {
                 listen: SocketAddr::from(([0, 0, 0, 0], 0)),
                 public_addresses: Vec::new(),

@@ -15,9 +15,11 @@ use crate::config::WorkerConfig;
 use crate::drain::Drain;
 use crate::media::MediaControl;
 use crate::metrics;
+use crate::peers::Peers;
 use crate::registry::Registry;
 use crate::report::{Reporter, To};
 use crate::serial::Serial;
+use crate::standing::Standing;
 
 /// What must happen one after the other: everything about one participant, or about a session as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,6 +40,8 @@ pub(crate) struct Context {
     pub media: Arc<dyn MediaControl>,
     pub registry: Registry,
     pub reporter: Reporter,
+    pub peers: Peers,
+    pub standing: Arc<Standing>,
     pub lanes: Serial<Lane, BoxFuture<'static, ()>>,
     pub drain: Drain,
     /// Ends everything that runs for this worker.
@@ -56,15 +60,18 @@ impl Context {
         media: Arc<dyn MediaControl>,
     ) -> Self {
         let stop = CancellationToken::new();
+        let standing = Arc::new(Standing::new(config.lease()));
         Self {
             worker_id,
             run: RunId::new(),
             config,
-            reporter: Reporter::new(broker.clone(), stop.clone()),
+            reporter: Reporter::new(broker.clone(), standing.clone(), stop.clone()),
             broker,
             store,
             media,
             registry: Registry::default(),
+            peers: Peers::default(),
+            standing,
             // Bounded by the prefetch of the inboxes that feed it, and by one state report per endpoint.
             lanes: Serial::new(usize::MAX, |job: BoxFuture<'static, ()>| job),
             drain: Drain::default(),
@@ -77,6 +84,7 @@ impl Context {
     /// From now on this worker hosts nothing new.
     pub fn begin_stopping(&self) {
         self.stopping.store(true, Ordering::Release);
+        self.standing.release();
     }
 
     pub fn is_stopping(&self) -> bool {

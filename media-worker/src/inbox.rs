@@ -71,6 +71,13 @@ pub(crate) async fn run(context: &Arc<Context>, mut inbox: Box<dyn Inbox>, stop:
 
 fn accept(context: &Arc<Context>, delivery: Delivery, under_way: &TaskTracker) {
     let guard = under_way.token();
+    if delivery.message.body.is_empty() && delivery.message.message_id == topology::PING {
+        tokio::spawn(async move {
+            settled(delivery.acknowledge().await);
+            drop(guard);
+        });
+        return;
+    }
     match decode(&delivery.message.body) {
         Ok(command) => {
             let lane = commands::lane(&command.body);
@@ -139,6 +146,8 @@ async fn turn_away(context: &Context, delivery: Delivery, undecodable: Undecodab
 }
 
 async fn process(context: &Context, delivery: Delivery, command: Command) {
+    // What was read before a pause that cost this worker its sessions finds them closed.
+    context.standing.good().await;
     let (session_id, _) = concerns(&command.body);
     let kind = commands::kind(&command.body);
     let span = tracing::info_span!(

@@ -16,12 +16,14 @@
 //! | `listeners` | change stream to session inboxes |
 //! | `inbox` | delivery to command done once; acknowledge, put back or dead-letter |
 //! | `commands` | one file per command |
-//! | `placement`, `reconcile` | the decisions, pure |
+//! | `placement`, `reconcile`, `ring`, `leases` | the decisions, pure |
 //! | `registry` | what lives here, by id |
 //! | `sync`, `report` | what happened: to the store, to clients |
 //! | `media_events` | what the media plane reports |
 //! | `drain` | moves everything to other workers, without a gap |
-//! | `lease`, `load`, `sweep` | heartbeat, its figures, and what nobody else ends |
+//! | `lease`, `standing`, `load` | heartbeat, whether this worker may act, its figures |
+//! | `peers` | the death of other workers |
+//! | `sweep` | what nobody else ends |
 //! | `serial` | ordered work per key |
 //! | `metrics` | the table of metrics |
 
@@ -33,15 +35,19 @@ mod context;
 mod drain;
 mod inbox;
 mod lease;
+mod leases;
 mod listeners;
 mod load;
 mod media_events;
 mod metrics;
+mod peers;
 mod placement;
 mod reconcile;
 mod registry;
 mod report;
+mod ring;
 mod serial;
+mod standing;
 mod sweep;
 mod sync;
 mod worker;

@@ -9,10 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::broker::{BrokerResult, Inbox, InboxOptions, topology};
-use common::model::{Session, SessionId, SessionState};
+use common::model::{SessionId, SessionState};
 use common::store::{
-    ResumeToken, SessionChange, SessionChangeKind, SessionFilter, SessionWatch, Store, StoreErrorKind,
-    StoreResult,
+    ResumeToken, SessionChange, SessionChangeKind, SessionWatch, Store, StoreErrorKind, StoreResult,
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -30,7 +29,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Inboxes that are being opened at once: a start with thousands of sessions must not time itself out.
 const OPENING_AT_ONCE: usize = 32;
 /// How many sessions one listing call reads.
-const PAGE: u32 = 500;
+const PAGE: u32 = 5_000;
 
 /// The session inboxes of one worker.
 pub(crate) struct Listener {
@@ -94,8 +93,7 @@ impl Listener {
     async fn relist(&mut self, cause: &'static str) -> StoreResult<()> {
         metrics::relist(cause);
         let watch = self.context.store.watch_sessions(None).await?;
-        let open: BTreeSet<SessionId> =
-            open_sessions(&*self.context.store).await?.into_iter().map(|session| session.id).collect();
+        let open = open_sessions(&*self.context.store).await?;
         let attached = self.attached.keys().copied().collect();
         let diff = reconcile::inboxes(&attached, &open);
         tracing::debug!(
@@ -145,17 +143,12 @@ impl Listener {
     }
 }
 
-/// Every open session, in pages.
-///
-/// # Errors
-/// Those of the store.
-pub(crate) async fn open_sessions(store: &dyn Store) -> StoreResult<Vec<Session>> {
-    let mut all = Vec::new();
-    let mut filter = SessionFilter { open_only: true, limit: PAGE, ..SessionFilter::default() };
+/// The ids of all open sessions, read in pages.
+async fn open_sessions(store: &dyn Store) -> StoreResult<BTreeSet<SessionId>> {
+    let mut all = BTreeSet::new();
     loop {
-        let page = store.sessions(&filter).await?;
+        let page = store.open_sessions(all.last().copied(), PAGE).await?;
         let is_last = page.len() < PAGE as usize;
-        filter.after = page.last().map(|session| session.id);
         all.extend(page);
         if is_last {
             return Ok(all);

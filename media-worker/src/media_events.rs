@@ -75,6 +75,7 @@ fn in_lane(
     let (context_of_job, endpoint) = (context.clone(), endpoint.clone());
     context.run_in_lane(lane, async move {
         let context = context_of_job;
+        context.standing.good().await;
         let mut memory = endpoint.memory.lock().await;
         change(&endpoint, &mut memory);
         match sync(&context, &endpoint, &mut memory).await {

@@ -14,13 +14,16 @@
 //! | `switchyard_worker_events_total` | counter | `kind`, `outcome` | events handed to the broker, or not |
 //! | `switchyard_worker_heartbeats_total` | counter | `outcome` | lease renewals |
 //! | `switchyard_worker_takeovers_total` | counter | | pipelines of dead workers that this worker dropped |
+//! | `switchyard_worker_pings_total` | counter | `outcome` | pings to the next worker in the ring |
+//! | `switchyard_worker_deaths_total` | counter | `sign` | workers that this worker declared dead |
 //! | `switchyard_worker_relists_total` | counter | `cause` | full listings of open sessions by the listener |
 //!
 //! `kind` of a command: `create_session close_session join leave offer answer candidates mute
 //! drain`. `outcome` of a
 //! command: `done refused forwarded put_back dead_lettered`. `outcome` of an event: `sent unroutable failed
-//! dropped`. `outcome` of a heartbeat: `renewed failed declared_dead`. `cause` of a relist: `start stream_lost`.
+//! dropped fenced`. `outcome` of a ping: `sent unroutable failed`. `sign` of a death: `queue lease`. `outcome` of a heartbeat: `renewed failed declared_dead`. `cause` of a relist: `start stream_lost`.
 
+use common::broker::{BrokerErrorKind, BrokerResult};
 use metrics::{counter, gauge, histogram};
 
 use crate::media::MediaStats;
@@ -44,6 +47,20 @@ pub(crate) fn event(kind: &'static str, outcome: &'static str) {
 
 pub(crate) fn heartbeat(outcome: &'static str) {
     counter!("switchyard_worker_heartbeats_total", "outcome" => outcome).increment(1);
+}
+
+/// `sign`: what told that a worker is dead.
+pub(crate) fn death(sign: &'static str) {
+    counter!("switchyard_worker_deaths_total", "sign" => sign).increment(1);
+}
+
+pub(crate) fn ping(sent: &BrokerResult<()>) {
+    let outcome = match sent {
+        Ok(()) => "sent",
+        Err(error) if error.kind == BrokerErrorKind::Unroutable => "unroutable",
+        Err(_) => "failed",
+    };
+    counter!("switchyard_worker_pings_total", "outcome" => outcome).increment(1);
 }
 
 pub(crate) fn takeover() {

@@ -8,6 +8,8 @@ use common::time::UnixMillis;
 pub(crate) enum Home {
     /// On a worker that is alive.
     At(Pipeline),
+    /// On a worker whose lease has run out, which may only mean that the store was away: nobody has declared it dead.
+    Uncertain,
     /// On a worker that is dead: drop it before placing anew.
     Lost(Pipeline),
     Nowhere,
@@ -20,8 +22,10 @@ pub(crate) fn home(session: &Session, host: Option<&Worker>, now: UnixMillis) ->
     match session.pipeline() {
         None => Home::Nowhere,
         Some(pipeline) => match host {
-            Some(row) if row.id == pipeline.worker_id && row.lease_until > now => Home::At(pipeline.clone()),
-            _ => Home::Lost(pipeline.clone()),
+            Some(row) if row.id != pipeline.worker_id => Home::Lost(pipeline.clone()),
+            Some(row) if row.lease_until > now => Home::At(pipeline.clone()),
+            Some(_) => Home::Uncertain,
+            None => Home::Lost(pipeline.clone()),
         },
     }
 }
@@ -87,11 +91,11 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_session_on_a_worker_without_lease_or_row_is_lost() {
+    fn a_session_on_a_worker_without_row_is_lost_and_one_without_lease_uncertain() {
         let host = worker(1, NOW.0, WorkerState::Ready);
         let session = session(Some(host.id));
         let lost = Home::Lost(session.pipelines[0].clone());
-        assert_eq!(home(&session, Some(&host), NOW), lost);
+        assert_eq!(home(&session, Some(&host), NOW), Home::Uncertain);
         assert_eq!(home(&session, None, NOW), lost);
         assert_eq!(home(&session, Some(&worker(1, NOW.0 + 1, WorkerState::Ready)), NOW), lost);
     }

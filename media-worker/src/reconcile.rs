@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use common::model::{
-    EndpointId, EndpointState, ParticipantId, Pipeline, PipelineId, Session, SessionId, WorkerId,
-};
+use common::model::{EndpointId, EndpointState, ParticipantId, Pipeline, PipelineId, SessionId, WorkerId};
+use common::store::SessionOutline;
 use tokio::time::Instant;
 
 use crate::registry::LivePipeline;
@@ -28,7 +27,7 @@ pub(crate) fn inboxes(attached: &BTreeSet<SessionId>, open: &BTreeSet<SessionId>
 /// The pipelines that run here although the store has the session elsewhere, or closed.
 pub(crate) fn stale_pipelines(
     running: &[(SessionId, LivePipeline)],
-    open: &BTreeMap<SessionId, &Session>,
+    open: &BTreeMap<SessionId, &SessionOutline>,
     here: WorkerId,
 ) -> Vec<(SessionId, PipelineId)> {
     let is_stored = |session_id: &SessionId, id: PipelineId| {
@@ -44,9 +43,9 @@ pub(crate) fn stale_pipelines(
 
 /// The pipelines of open sessions that are on none of these workers, current ones and those that drain.
 pub(crate) fn orphaned<'a>(
-    open: &'a [Session],
-    alive: &BTreeSet<WorkerId>,
-) -> Vec<(&'a Session, &'a Pipeline)> {
+    open: &'a [SessionOutline],
+    alive: &[WorkerId],
+) -> Vec<(&'a SessionOutline, &'a Pipeline)> {
     let pipelines =
         open.iter().flat_map(|session| session.pipelines.iter().map(move |pipeline| (session, pipeline)));
     pipelines.filter(|(_, pipeline)| !alive.contains(&pipeline.worker_id)).collect()
@@ -55,11 +54,11 @@ pub(crate) fn orphaned<'a>(
 /// The participants of a session that nobody hosts: their worker died and they have not rejoined, or (when the session
 /// is hosted here) this worker does not know their endpoint.
 pub(crate) fn left_behind(
-    session: &Session,
+    session: &SessionOutline,
     here: WorkerId,
     is_live: impl Fn(EndpointId) -> bool,
 ) -> Vec<(ParticipantId, Option<EndpointId>)> {
-    let hosted_here = session.pipeline().is_some_and(|pipeline| pipeline.worker_id == here);
+    let hosted_here = session.pipelines.iter().any(|pipeline| pipeline.worker_id == here);
     let participants = session.participants.iter();
     let lost = participants.filter(|participant| match &participant.endpoint {
         None => true,
@@ -134,7 +133,8 @@ mod tests {
     fn a_pipeline_is_stale_when_the_store_has_the_session_elsewhere_or_not_at_all() {
         let here = WorkerId::new();
         let (mine, theirs, unplaced) = (session(Some(here)), session(Some(WorkerId::new())), session(None));
-        let open = [&mine, &theirs, &unplaced].into_iter().map(|session| (session.id, session)).collect();
+        let stored = [&mine, &theirs, &unplaced].map(SessionOutline::from);
+        let open = stored.iter().map(|session| (session.id, session)).collect();
         let live = |id| LivePipeline { id, epoch: 1 };
         let old = PipelineId::new();
         let closed = SessionId::new();
@@ -152,7 +152,8 @@ mod tests {
     fn a_session_is_orphaned_when_its_worker_is_not_alive() {
         let alive = WorkerId::new();
         let open = [session(Some(alive)), session(None), session(Some(WorkerId::new()))];
-        let orphans = orphaned(&open, &BTreeSet::from([alive]));
+        let open = open.each_ref().map(SessionOutline::from);
+        let orphans = orphaned(&open, &[alive]);
         assert_eq!(orphans, [(&open[2], &open[2].pipelines[0])]);
     }
 
@@ -186,10 +187,10 @@ mod tests {
         ];
         let id = |index: usize| hosted.participants[index].endpoint.as_ref().map(|endpoint| endpoint.id);
         let known = id(0);
-        let lost = left_behind(&hosted, here, |endpoint| Some(endpoint) == known);
+        let lost = left_behind(&SessionOutline::from(&hosted), here, |endpoint| Some(endpoint) == known);
         assert_eq!(lost, [1, 2].map(|index| (hosted.participants[index].id, id(index))));
         // From elsewhere only the closed one can be judged.
-        let lost = left_behind(&hosted, elsewhere, |_| false);
+        let lost = left_behind(&SessionOutline::from(&hosted), elsewhere, |_| false);
         assert_eq!(lost, [(hosted.participants[2].id, id(2))]);
     }
 

@@ -11,7 +11,9 @@
 //! touches the media plane, so that the offers which the media plane then makes to everyone else follow
 //! `participant.joined` instead of preceding it.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use common::broker::{Broker, BrokerErrorKind, Destination, Message, topology};
@@ -23,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics;
 use crate::serial::Serial;
+use crate::standing::Standing;
 
 /// Events of one session that may wait for the broker.
 const QUEUE: usize = 2_048;
@@ -45,27 +48,60 @@ enum Item {
     Event(To, Event),
     Reserved(oneshot::Receiver<Vec<(To, Event)>>),
     /// Everything before it has been delivered: the exchange may go.
-    DeleteExchange(SessionId),
+    DeleteExchange,
 }
+
+/// An item and its number among all that were ever queued.
+type Numbered = (u64, SessionId, Item);
 
 /// The sender of all events of one worker.
 #[derive(Clone)]
 pub(crate) struct Reporter {
-    queues: Serial<SessionId, Item>,
+    queues: Serial<SessionId, Numbered>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    broker: Arc<dyn Broker>,
+    standing: Arc<Standing>,
+    next: AtomicU64,
+    /// Sessions that this worker lost: what was queued before this number is not sent.
+    fences: Mutex<HashMap<SessionId, u64>>,
+}
+
+impl Shared {
+    /// Waits until this worker may act. `false`: it lost the session after the event was queued.
+    async fn may_send(&self, session_id: SessionId, number: u64) -> bool {
+        self.standing.good().await;
+        let fences = self.fences.lock().unwrap_or_else(PoisonError::into_inner);
+        fences.get(&session_id).is_none_or(|fence| number >= *fence)
+    }
 }
 
 impl Reporter {
     /// Until `stop` is cancelled, events are retried as long as the broker is away.
-    pub fn new(broker: Arc<dyn Broker>, stop: CancellationToken) -> Self {
+    pub fn new(broker: Arc<dyn Broker>, standing: Arc<Standing>, stop: CancellationToken) -> Self {
+        let shared = Arc::new(Shared { broker, standing, next: AtomicU64::new(0), fences: Mutex::default() });
+        let for_delivery = shared.clone();
         let queues = Serial::new(QUEUE, move |item| {
-            let (broker, stop) = (broker.clone(), stop.clone());
+            let (shared, stop) = (for_delivery.clone(), stop.clone());
             async move {
                 // Cancelled: the process ends, and what could not be sent by then is lost with it.
-                let _ = stop.run_until_cancelled(deliver(&*broker, item)).await;
+                let _ = stop.run_until_cancelled(deliver(&shared, item)).await;
             }
             .boxed()
         });
-        Self { queues }
+        Self { queues, shared }
+    }
+
+    /// Drops what is queued for a session that this worker lost: others speak for it now, and whoever joins again learns
+    /// its present state.
+    pub fn fence(&self, session_id: SessionId) {
+        let next = self.shared.next.load(Ordering::Acquire);
+        let mut fences = self.shared.fences.lock().unwrap_or_else(PoisonError::into_inner);
+        // Where nothing waits any more, a fence holds nothing back.
+        fences.retain(|session_id, _| self.queues.has_work(session_id));
+        fences.insert(session_id, next);
     }
 
     /// Queues an event; never waits.
@@ -82,7 +118,7 @@ impl Reporter {
 
     /// Removes the session's exchange once everything queued before has been sent.
     pub fn delete_exchange(&self, session_id: SessionId) {
-        self.push(session_id, Item::DeleteExchange(session_id));
+        self.push(session_id, Item::DeleteExchange);
     }
 
     /// Waits until everything queued has been sent (or dropped).
@@ -91,7 +127,9 @@ impl Reporter {
     }
 
     fn push(&self, session_id: SessionId, item: Item) {
-        if let Some(Item::Event(_, event)) = self.queues.push(session_id, item) {
+        let number = self.shared.next.fetch_add(1, Ordering::AcqRel);
+        if let Some((_, _, Item::Event(_, event))) = self.queues.push(session_id, (number, session_id, item))
+        {
             metrics::event(event.body.kind(), "dropped");
             tracing::warn!(%session_id, kind = event.body.kind(), "event queue is full: the oldest event is dropped");
         }
@@ -119,9 +157,9 @@ impl Slot {
     }
 }
 
-async fn deliver(broker: &dyn Broker, item: Item) {
+async fn deliver(shared: &Shared, (number, session_id, item): Numbered) {
     match item {
-        Item::Event(to, event) => send(broker, to, &event).await,
+        Item::Event(to, event) => send(shared, number, to, &event).await,
         Item::Reserved(mut filled) => {
             let events = match tokio::time::timeout(SLOT_PATIENCE, &mut filled).await {
                 Ok(events) => events.ok(),
@@ -132,18 +170,20 @@ async fn deliver(broker: &dyn Broker, item: Item) {
                 }
             };
             for (to, event) in events.unwrap_or_default() {
-                send(broker, to, &event).await;
+                send(shared, number, to, &event).await;
             }
         }
-        Item::DeleteExchange(session_id) => {
-            if let Err(error) = broker.delete_exchange(&topology::session_exchange_name(session_id)).await {
+        Item::DeleteExchange => {
+            if let Err(error) =
+                shared.broker.delete_exchange(&topology::session_exchange_name(session_id)).await
+            {
                 tracing::warn!(%session_id, %error, "the exchange of a closed session stays");
             }
         }
     }
 }
 
-async fn send(broker: &dyn Broker, to: To, event: &Event) {
+async fn send(shared: &Shared, number: u64, to: To, event: &Event) {
     let name = match to {
         To::Everyone => topology::session_exchange_name(event.session_id),
         To::Participant(participant_id) => topology::user_queue_name(event.session_id, participant_id),
@@ -157,7 +197,11 @@ async fn send(broker: &dyn Broker, to: To, event: &Event) {
     let kind = event.body.kind();
     let mut pause = RETRY_PAUSE;
     loop {
-        match broker.send(destination, message.clone()).await {
+        if !shared.may_send(event.session_id, number).await {
+            tracing::debug!(session_id = %event.session_id, kind, "not sent: the session is another worker's now");
+            return metrics::event(kind, "fenced");
+        }
+        match shared.broker.send(destination, message.clone()).await {
             Ok(()) => return metrics::event(kind, "sent"),
             // The same id again: a client that got the first try drops the second.
             Err(error) if error.kind == BrokerErrorKind::Unavailable => {
@@ -201,7 +245,8 @@ mod tests {
         broker.bind(&queue.name, &exchange).await.unwrap();
         let options = InboxOptions { prefetch: 100, exclusive: false };
         let inbox = broker.open_inbox(&queue.name, options).await.unwrap();
-        let reporter = Reporter::new(Arc::new(broker), CancellationToken::new());
+        let standing = Arc::new(Standing::new(Duration::from_secs(60)));
+        let reporter = Reporter::new(Arc::new(broker), standing, CancellationToken::new());
         Setup { reporter, session_id, inbox }
     }
 
@@ -245,6 +290,19 @@ mod tests {
         setup.reporter.send(setup.session_id, EVERYONE, numbered(1));
         assert_eq!(setup.next().await, numbered(1));
         slot.fill([(EVERYONE, numbered(2))]);
+        assert_eq!(setup.next().await, numbered(2));
+    }
+
+    #[tokio::test]
+    async fn what_was_queued_for_a_lost_session_is_not_sent_and_what_comes_after_is() {
+        let mut setup = setup().await;
+        let other = SessionId::new();
+        let slot = setup.reporter.reserve(setup.session_id);
+        setup.reporter.send(setup.session_id, EVERYONE, numbered(1));
+        setup.reporter.fence(setup.session_id);
+        setup.reporter.fence(other);
+        setup.reporter.send(setup.session_id, EVERYONE, numbered(2));
+        slot.fill([(EVERYONE, numbered(0))]);
         assert_eq!(setup.next().await, numbered(2));
     }
 

@@ -62,6 +62,11 @@ where
         None
     }
 
+    /// Whether anything is under way or waiting under this key.
+    pub fn has_work(&self, key: &K) -> bool {
+        self.inner.lock().contains_key(key)
+    }
+
     /// Waits until no key has work. Work pushed meanwhile is waited for too.
     pub async fn drained(&self) {
         loop {

@@ -1,24 +1,26 @@
 //! Looks after what nobody else ends: sessions on dead workers, participants that never came back, sessions that are
 //! empty, records of sessions that closed long ago.
 //!
-//! Every worker does this, at random moments; each change is a compare-and-set with one winner, and the winner tells.
+//! Every worker does this, at random moments; each change is a compare-and-set with one winner, and the winner tells. A
+//! pass reads no more than outlines of the sessions that need it, and of those hosted here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use common::ambient;
 use common::message::{EventBody, LeaveReason};
-use common::model::{EndpointId, ParticipantId, Session, SessionId, WorkerId};
-use common::store::{Guarded, RemoveIf, StoreResult};
+use common::model::{EndpointId, ParticipantId, SessionId, WorkerId};
+use common::store::{Guarded, Outlined, RemoveIf, SessionOutline, StoreResult};
 use common::time::UnixMillis;
 use tokio::time::Instant;
 
 use crate::commands::close;
 use crate::context::Context;
-use crate::listeners::open_sessions;
+use crate::peers::millis;
 use crate::reconcile::{self, Patience};
 use crate::report::To;
+
+/// How many outlines one call reads.
+const PAGE: u32 = 500;
 
 /// What the passes remember of each other.
 #[derive(Default)]
@@ -27,52 +29,47 @@ struct Sweeper {
     left_behind: Patience<(SessionId, ParticipantId, Option<EndpointId>)>,
 }
 
-/// Looks for dead workers about once per lease, and passes over all open sessions every `pass_interval`.
+/// Passes every `pass_interval`, for the first time within two leases.
 pub(crate) async fn run(context: Arc<Context>) {
     let mut sweeper = Sweeper::default();
-    let mut last_pass: Option<Instant> = None;
+    let mut pause = context.config.lease().min(context.config.pass_interval);
     loop {
-        let pause = context.config.lease().mul_f64(ambient::jitter());
-        if context.stop_intake.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+        let spread = pause.mul_f64(common::ambient::jitter());
+        if context.stop_intake.run_until_cancelled(tokio::time::sleep(spread)).await.is_none() {
             return;
         }
-        let pass_due = last_pass.is_none_or(|last| last.elapsed() >= context.config.pass_interval);
-        let swept = async {
-            let somebody_died = has_dead_workers(&context).await?;
-            if somebody_died || pass_due {
-                sweeper.pass(&context).await?;
+        context.standing.good().await;
+        pause = match sweeper.pass(&context).await {
+            Ok(()) => context.config.pass_interval,
+            Err(error) => {
+                tracing::warn!(%error, "the sweep is tried again");
+                context.config.lease().min(context.config.pass_interval)
             }
-            StoreResult::Ok(())
         };
-        match swept.await {
-            Ok(()) if pass_due => last_pass = Some(Instant::now()),
-            Ok(()) => {}
-            Err(error) => tracing::warn!(%error, "the sweep is tried again"),
-        }
     }
-}
-
-async fn has_dead_workers(context: &Context) -> StoreResult<bool> {
-    let now = UnixMillis::now();
-    Ok(context.store.workers().await?.iter().any(|row| row.lease_until <= now))
 }
 
 impl Sweeper {
     async fn pass(&mut self, context: &Context) -> StoreResult<()> {
-        let sessions = open_sessions(&*context.store).await?;
-        take_over_from_the_dead(context, &sessions).await?;
-        close_stale_pipelines(context, &sessions).await?;
-        self.remove_left_behind(context, &sessions).await?;
-        self.close_empty(context, &sessions).await?;
-        let before =
-            UnixMillis(UnixMillis::now().0.saturating_sub(clamp_millis(context.config.closed_retention)));
+        let rows = context.store.workers().await?;
+        let living: Vec<WorkerId> = rows.iter().map(|row| row.id).chain([context.worker_id]).collect();
+        let unattended = outlines(context, Outlined::Unattended { living: &living }).await?;
+        take_over_orphans(context, &unattended, &living).await?;
+        let hosted = close_stale_pipelines(context).await?;
+        self.remove_left_behind(context, unattended.iter().chain(&hosted)).await?;
+        self.close_empty(context, &unattended).await?;
+        let before = UnixMillis(UnixMillis::now().0.saturating_sub(millis(context.config.closed_retention)));
         context.store.delete_closed_sessions(before).await?;
         Ok(())
     }
 
-    async fn remove_left_behind(&mut self, context: &Context, sessions: &[Session]) -> StoreResult<()> {
+    async fn remove_left_behind(
+        &mut self,
+        context: &Context,
+        sessions: impl Iterator<Item = &SessionOutline>,
+    ) -> StoreResult<()> {
         let is_live = |endpoint| context.registry.endpoint(endpoint).is_some();
-        let present = sessions.iter().flat_map(|session| {
+        let present = sessions.flat_map(|session| {
             let lost = reconcile::left_behind(session, context.worker_id, is_live);
             lost.into_iter().map(move |(participant, endpoint)| (session.id, participant, endpoint))
         });
@@ -92,7 +89,7 @@ impl Sweeper {
         Ok(())
     }
 
-    async fn close_empty(&mut self, context: &Context, sessions: &[Session]) -> StoreResult<()> {
+    async fn close_empty(&mut self, context: &Context, sessions: &[SessionOutline]) -> StoreResult<()> {
         let Some(limit) = context.config.empty_timeout else { return Ok(()) };
         let empty =
             sessions.iter().filter(|session| session.participants.is_empty()).map(|session| session.id);
@@ -108,47 +105,52 @@ impl Sweeper {
     }
 }
 
-async fn take_over_from_the_dead(context: &Context, sessions: &[Session]) -> StoreResult<()> {
-    let now = UnixMillis::now();
-    // Read after the sessions: a worker that was new enough to be missed here could not be in that listing.
-    let rows = context.store.workers().await?;
-    let alive: BTreeSet<WorkerId> = rows
-        .iter()
-        .filter(|row| row.lease_until > now)
-        .map(|row| row.id)
-        .chain([context.worker_id])
-        .collect();
-    for (session, pipeline) in reconcile::orphaned(sessions, &alive) {
-        context.drop_pipeline(session, pipeline).await?;
+async fn outlines(context: &Context, which: Outlined<'_>) -> StoreResult<Vec<SessionOutline>> {
+    let mut all: Vec<SessionOutline> = Vec::new();
+    loop {
+        let after = all.last().map(|session| session.id);
+        let page = context.store.outlines(which, after, PAGE).await?;
+        let is_last = page.len() < PAGE as usize;
+        all.extend(page);
+        if is_last {
+            return Ok(all);
+        }
     }
-    for dead in rows.iter().filter(|row| !alive.contains(&row.id)) {
-        // Its heartbeat may have come back meanwhile. If it does so after this look, it finds its row gone, knows that
-        // it was declared dead and starts anew.
-        let row = context.store.worker(dead.id).await?;
-        if let Some(row) = row.filter(|row| row.lease_until <= UnixMillis::now())
-            && context.store.bury_worker(&row).await?
+}
+
+/// Sessions of workers whose death nobody here has seen: those that died while no other worker ran.
+async fn take_over_orphans(
+    context: &Context,
+    sessions: &[SessionOutline],
+    living: &[WorkerId],
+) -> StoreResult<()> {
+    for (outline, pipeline) in reconcile::orphaned(sessions, living) {
+        // Its worker may have started after the rows were read.
+        if context.store.worker(pipeline.worker_id).await?.is_none()
+            && let Some(session) = context.store.session(outline.id).await?
+            && session.pipelines.iter().any(|stored| stored.id == pipeline.id)
         {
-            tracing::warn!(dead = %dead.id, "a worker's lease ran out; its row is removed");
+            context.drop_pipeline(&session, pipeline).await?;
         }
     }
     Ok(())
 }
 
-async fn close_stale_pipelines(context: &Context, sessions: &[Session]) -> StoreResult<()> {
-    let open: BTreeMap<SessionId, &Session> = sessions.iter().map(|session| (session.id, session)).collect();
+/// Ends here what is stored elsewhere, or no more; gives the outlines of the sessions that are stored here.
+pub(crate) async fn close_stale_pipelines(context: &Context) -> StoreResult<Vec<SessionOutline>> {
+    let hosted = outlines(context, Outlined::On(context.worker_id)).await?;
+    let stored: BTreeMap<SessionId, &SessionOutline> =
+        hosted.iter().map(|session| (session.id, session)).collect();
     for (session_id, pipeline) in
-        reconcile::stale_pipelines(&context.registry.pipelines(), &open, context.worker_id)
+        reconcile::stale_pipelines(&context.registry.pipelines(), &stored, context.worker_id)
     {
         // Placed after the listing, perhaps: look again.
         let now = context.store.session(session_id).await?;
         if now.is_none_or(|stored| !stored.has_pipeline(pipeline)) {
             tracing::warn!(%session_id, "this worker no longer hosts the session; closed here");
+            context.reporter.fence(session_id);
             context.close_pipeline_here(session_id, pipeline).await;
         }
     }
-    Ok(())
-}
-
-fn clamp_millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+    Ok(hosted)
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::broker::{Broker, BrokerError, Inbox, QueueKind, QueueSpec, topology};
+use common::broker::{Broker, BrokerError, BrokerErrorKind, Inbox, QueueKind, QueueSpec, topology};
 use common::model::WorkerId;
 use common::store::{Store, StoreError};
 use tokio::sync::{Notify, mpsc};
@@ -24,12 +24,17 @@ use crate::inbox::{self, Ended};
 use crate::listeners::{self, Listener};
 use crate::load::{LoadMeter, MeasureLoad};
 use crate::media::{MediaControl, MediaEvent, MediaPlane, MediaStats};
-use crate::{drain, lease, media_events, sweep};
+use crate::{drain, lease, media_events, peers, sweep};
 
 /// Commands that may be out at once from the worker's own queue, over all its endpoints.
 const OWN_PREFETCH: u16 = 512;
 /// The same from the queue that all workers share; small, so that a busy worker leaves work to others.
 const SHARED_PREFETCH: u16 = 32;
+
+/// How long a start waits for an earlier process of the same id to lose its queue: longer than RabbitMQ takes to notice
+/// that a machine has vanished (two heartbeats of 10 s, and the time until the next is due).
+const PREDECESSOR_PATIENCE: Duration = Duration::from_secs(40);
+const PREDECESSOR_PAUSE: Duration = Duration::from_millis(250);
 
 /// Why a worker did not start.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +49,7 @@ pub enum StartError {
 
 /// What a worker is made of, besides its broker and store.
 pub struct Parts {
-    /// New for every worker, also for a restarted one.
+    /// New for every worker, or the same again for one that is to get its sessions back after a restart.
     pub id: WorkerId,
     pub media: Arc<dyn MediaControl>,
     /// What that media plane reports; its end is the worker's end.
@@ -67,10 +72,11 @@ struct Death {
 }
 
 impl Worker {
-    /// Starts a worker under a new id. Returns once it takes commands.
+    /// Starts a worker, under a new id unless the configuration names one. Returns once it takes commands.
     ///
     /// # Errors
-    /// The media socket could not be bound, or broker or store are not reachable. Nothing keeps running then.
+    /// The media socket could not be bound, broker or store are not reachable, or another process runs under the
+    /// configured id (found out within 40 s). Nothing keeps running then.
     pub async fn start(
         config: WorkerConfig,
         broker: Arc<dyn Broker>,
@@ -78,7 +84,8 @@ impl Worker {
     ) -> Result<Self, StartError> {
         let (media, media_events) = MediaPlane::start(config.media.clone()).map_err(StartError::Media)?;
         let load = Box::new(LoadMeter::new());
-        let parts = Parts { id: WorkerId::new(), media: Arc::new(media), media_events, load };
+        let id = config.worker_id.unwrap_or_else(WorkerId::new);
+        let parts = Parts { id, media: Arc::new(media), media_events, load };
         Self::start_with(config, broker, store, parts).await
     }
 
@@ -101,7 +108,9 @@ impl Worker {
         let load = meter.measure(&MediaStats::default());
         // Its own queue first: whoever finds the row may hand it work at once.
         let own = topology::worker_queue(context.worker_id);
-        context.broker.declare_queue(&own).await?;
+        declare_own(&context, &own).await?;
+        // What an earlier process of this id hosted ended with it.
+        peers::take_over(&context, context.worker_id).await?;
         let inbox = listeners::open(&context, &own.name, OWN_PREFETCH, true).await?;
         worker.vital("own inbox", queue_inbox(context.clone(), inbox, own, OWN_PREFETCH));
         context.store.put_worker(&lease::row(&context, load)).await?;
@@ -123,6 +132,8 @@ impl Worker {
             Err(_) => open().await?,
         };
         worker.vital("shared inbox", queue_inbox(context.clone(), inbox, shared, SHARED_PREFETCH));
+        worker.vital("pings", peers::ping(context.clone()));
+        worker.vital("peers", peers::look(context.clone()));
         worker.vital("sweep", sweep::run(context.clone()));
         worker.vital("drain", drain::run(context.clone()));
         tracing::info!(worker_id = %context.worker_id, media = ?context.media.announced(), "worker ready");
@@ -195,19 +206,8 @@ impl Worker {
         if let Err(error) = context.store.remove_worker(context.worker_id, context.run).await {
             tracing::warn!(%error, "the worker's row stays until its lease runs out");
         }
-        match drain::hosted_sessions(context).await {
-            Ok(sessions) => {
-                let here = sessions.iter().flat_map(|session| {
-                    let here = session.pipelines.iter().filter(|here| here.worker_id == context.worker_id);
-                    here.map(move |pipeline| (session, pipeline))
-                });
-                for (session, pipeline) in here {
-                    if let Err(error) = context.drop_pipeline(session, pipeline).await {
-                        tracing::warn!(session_id = %session.id, %error, "left to the others");
-                    }
-                }
-            }
-            Err(error) => tracing::warn!(%error, "the sessions are left to the others"),
+        if let Err(error) = peers::take_over(context, context.worker_id).await {
+            tracing::warn!(%error, "the sessions are left to the others");
         }
         for (session_id, _) in context.registry.pipelines() {
             context.close_session_here(session_id).await;
@@ -244,6 +244,22 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.context.stop.cancel();
+    }
+}
+
+/// A process that died without closing its connection keeps the queue until the broker has noticed.
+async fn declare_own(context: &Context, own: &QueueSpec) -> Result<(), BrokerError> {
+    let deadline = tokio::time::Instant::now() + PREDECESSOR_PATIENCE;
+    loop {
+        match context.broker.declare_queue(own).await {
+            Err(error)
+                if error.kind == BrokerErrorKind::Conflict && tokio::time::Instant::now() < deadline =>
+            {
+                tracing::warn!(worker_id = %context.worker_id, "another process has this worker's queue; waiting");
+            }
+            declared => return declared,
+        }
+        tokio::time::sleep(PREDECESSOR_PAUSE).await;
     }
 }
 

@@ -43,6 +43,10 @@ mod metrics;
 pub mod rabbitmq;
 pub mod topology;
 
+/// Once the broker can be reached again, every process that lives is connected to it, with its exclusive queues
+/// declared, within this: an implementation tries at least every 5 s, and gives each try as long at most.
+pub const RECONNECT_BOUND: Duration = Duration::from_secs(15);
+
 /// Longest name of a queue or exchange, in bytes (AMQP 0-9-1 short string).
 pub const MAX_NAME_BYTES: usize = 255;
 /// Largest message body. Far above any command or event, and what keeps `max_length` messages from being

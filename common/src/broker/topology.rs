@@ -21,6 +21,10 @@ pub const DEAD_LETTERS: &str = "dead-letters";
 /// Fanout exchange to all API instances.
 pub const API: &str = "api";
 
+/// The message id of a ping: an empty message to a `worker.<id>` queue, sent to learn whether that queue is there. Its
+/// reader acknowledges it and does nothing.
+pub const PING: &str = "ping";
+
 /// Deliveries of one command before it is dead-lettered.
 pub const COMMAND_DELIVERY_LIMIT: u32 = 3;
 /// A session queue that no worker reads for this long goes away.

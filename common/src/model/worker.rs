@@ -48,8 +48,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Whether it may be given work at `now`: lease running and not draining.
+    /// Whether it may be given work at `now`: lease running, not draining, and its queue within reach.
     pub fn takes_pipelines(&self, now: UnixMillis) -> bool {
-        self.state == WorkerState::Ready && self.lease_until > now
+        self.state == WorkerState::Ready && self.lease_until > now && self.broker_away_since.is_none()
     }
 }

@@ -25,6 +25,7 @@ use super::{Done, Failure, Invocation, Outcome, forward, offer, refuse};
 use crate::context::{Context, endpoint_gone};
 use crate::drain;
 use crate::media::{MediaControl, OpenEndpoint};
+use crate::peers::{self, Finding};
 use crate::placement::{self, Home};
 use crate::registry::{LiveEndpoint, Memory, Registry};
 use crate::report::To;
@@ -46,7 +47,7 @@ pub(super) struct Join<'a> {
 }
 
 pub(super) async fn join(context: &Context, invocation: &Invocation, join: &Join<'_>) -> Outcome {
-    // Workers whose queue is gone although their lease still runs.
+    // Workers that cannot be reached although their lease still runs.
     let mut unreachable = Vec::new();
     for _ in 0..TRIES {
         let session = context.store.session(join.session_id).await?;
@@ -68,7 +69,14 @@ pub(super) async fn join(context: &Context, invocation: &Invocation, join: &Join
         {
             return Ok(Done::Forwarded);
         }
-        // Its queue is gone and so is the worker, whatever its lease says (or it is this one, about to end).
+        if pipeline.worker_id != context.worker_id {
+            match peers::queue_missing(context, pipeline.worker_id).await? {
+                Finding::Back => continue,
+                Finding::Dead | Finding::CutOff => {}
+                Finding::Unclear => return Err(unavailable("the session's worker is out of reach for now")),
+            }
+        }
+        // Nobody can join there (or it is this worker, about to end).
         context.drop_pipeline(&session, &pipeline).await?;
         unreachable.push(pipeline.worker_id);
     }
@@ -117,6 +125,9 @@ async fn settle(
     };
     let session = match placement::home(&session, host.as_ref(), now) {
         Home::At(pipeline) => return Ok(Some((session, pipeline))),
+        Home::Uncertain => {
+            return Err(unavailable("the session's worker may be gone; others are finding out"));
+        }
         Home::Nowhere => session,
         Home::Lost(pipeline) => {
             context.drop_pipeline(&session, &pipeline).await?;

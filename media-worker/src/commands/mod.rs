@@ -179,7 +179,10 @@ fn endpoint_lane(target: &Target) -> Lane {
 async fn forward(context: &Context, invocation: &Invocation, worker_id: WorkerId) -> Result<bool, Failure> {
     let queue = topology::worker_queue_name(worker_id);
     match context.broker.send(Destination::Queue(&queue), invocation.message.clone()).await {
-        Ok(()) => Ok(true),
+        Ok(()) => {
+            context.peers.seen(worker_id);
+            Ok(true)
+        }
         Err(error) if error.kind == BrokerErrorKind::Unroutable => Ok(false),
         Err(error) => Err(error.into()),
     }

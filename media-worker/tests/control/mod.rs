@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod faults;
+pub mod pausable;
 pub mod peer;
 pub mod scenarios;
 
@@ -65,6 +66,12 @@ macro_rules! run_scenarios {
             drain: a_crash_of_the_draining_worker_interrupts_only_those_on_it,
             drain: a_crash_of_the_new_worker_during_a_move_makes_it_move_again,
             drain: a_drain_is_asked_for_by_command_and_refused_where_nobody_could_take_over,
+            death: a_killed_worker_is_declared_dead_long_before_its_lease_ends,
+            death: a_worker_without_broker_keeps_its_sessions_until_somebody_wants_in,
+            death: leases_that_ran_out_together_interrupt_nobody,
+            death: a_paused_worker_finds_its_sessions_gone_before_it_acts,
+            death: a_restarted_worker_keeps_its_id_and_gets_its_sessions_back,
+            death: a_worker_whose_id_went_to_another_process_ends,
             faults: what_is_no_command_is_dead_lettered,
             faults: a_command_that_keeps_failing_is_dead_lettered_and_its_sender_told,
             faults: a_command_outlives_a_short_outage_of_the_store,
@@ -92,7 +99,9 @@ pub struct System {
     _alone: Option<MutexGuard<'static, ()>>,
 }
 
-enum Connections {
+/// Opens connections to the system's broker, also on another runtime.
+#[derive(Clone)]
+pub enum Connections {
     Embedded(EmbeddedBroker),
     Rabbit(String),
 }
@@ -124,12 +133,11 @@ impl System {
     }
 
     pub async fn connection(&self) -> Arc<dyn Broker> {
-        match &self.broker {
-            Connections::Embedded(broker) => Arc::new(broker.another_connection()),
-            Connections::Rabbit(url) => {
-                Arc::new(RabbitBroker::connect(url).await.expect("the test broker is reachable"))
-            }
-        }
+        self.broker.open().await
+    }
+
+    pub fn connector(&self) -> Connections {
+        self.broker.clone()
     }
 
     pub async fn api(&self) -> Api {
@@ -155,10 +163,21 @@ impl System {
     }
 }
 
+impl Connections {
+    pub async fn open(&self) -> Arc<dyn Broker> {
+        match self {
+            Self::Embedded(broker) => Arc::new(broker.another_connection()),
+            Self::Rabbit(url) => {
+                Arc::new(RabbitBroker::connect(url).await.expect("the test broker is reachable"))
+            }
+        }
+    }
+}
+
 /// A worker with a broker connection of its own, as a process has.
 pub struct TestWorker {
     pub worker: Worker,
-    broker: Arc<dyn Broker>,
+    pub broker: Arc<dyn Broker>,
 }
 
 impl TestWorker {

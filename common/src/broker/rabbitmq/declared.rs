@@ -115,7 +115,9 @@ impl Declared {
 /// old connection, which holds an exclusive queue, is dead. What is refused for good (somebody
 /// declared the queue otherwise meanwhile) is logged and left out, so that it does not keep the rest down.
 pub(super) async fn declare_again(declared: &Arc<Mutex<Declared>>, live: &Arc<Live>) -> BrokerResult<()> {
-    let living = lock(declared).living(Instant::now());
+    let mut living = lock(declared).living(Instant::now());
+    // What is missing of a process that lives is what others take for a sign of its death: that first.
+    living.sort_by_key(|(spec, _)| spec.kind != QueueKind::Exclusive);
     let mut results = futures::stream::iter(living)
         .map(|(spec, exchanges)| async move { declare_one_again(live, &spec, &exchanges).await })
         .buffer_unordered(DECLARATIONS_AT_ONCE);
