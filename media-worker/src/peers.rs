@@ -1,7 +1,7 @@
 //! Watches the other workers, and takes the sessions of the dead from them.
 //!
 //! ```text
-//!   every 500 ms ─▶ ping ─▶ worker.<next in the ring> ── unroutable, three times ─▶ row? ─▶ dead? ─▶ bury ─▶ take over
+//!   every 250 ms ─▶ ping ─▶ worker.<next in the ring> ── unroutable, three times ─▶ row? ─▶ dead? ─▶ bury ─▶ take over
 //!   every third of a lease ─▶ all rows ── unchanged for a whole lease ──────────────────────────▶ bury ─▶ take over
 //!                                   └──── gone since the last look: somebody buried it ────────────────▶ take over
 //! ```
@@ -28,7 +28,7 @@ use crate::metrics;
 use crate::ring::{self, MissingQueue};
 
 /// Between two pings.
-const PING_INTERVAL: Duration = Duration::from_millis(500);
+const PING_INTERVAL: Duration = Duration::from_millis(250);
 /// A ping that nobody took for this long is worth nothing.
 const PING_TTL: Duration = Duration::from_millis(500);
 /// A missing queue is looked for again this often before it counts: its owner, alive, is back by then, or has written

@@ -32,7 +32,7 @@ const OWN_PREFETCH: u16 = 512;
 const SHARED_PREFETCH: u16 = 32;
 
 /// How long a start waits for an earlier process of the same id to lose its queue: longer than RabbitMQ takes to notice
-/// that a machine has vanished (two heartbeats of 10 s, and the time until the next is due).
+/// that a machine has vanished (two heartbeats of 5 s, and the time until the next is due), also when its URL says 10 s.
 const PREDECESSOR_PATIENCE: Duration = Duration::from_secs(40);
 const PREDECESSOR_PAUSE: Duration = Duration::from_millis(250);
 

@@ -18,8 +18,9 @@ use super::lease::Pool;
 use crate::broker::metrics::Back;
 use crate::broker::{BrokerError, BrokerErrorKind, BrokerResult};
 
-/// Seconds between signs of life; RabbitMQ and we give a silent connection up after about twice that.
-const HEARTBEAT_SECONDS: u16 = 10;
+/// Seconds between signs of life; RabbitMQ and we give a silent connection up after about twice that. As long as it does
+/// not, a process that hangs is still given its share of what others wait for, so this is short.
+const HEARTBEAT_SECONDS: u16 = 5;
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 /// lapin reports every loss as an event; this bounds how long one would go unnoticed if it ever did not.

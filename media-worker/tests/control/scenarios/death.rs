@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::broker::{Broker, topology};
+use common::broker::topology;
 use common::message::{CommandBody, ErrorCode, EventBody};
 use common::model::{ParticipantId, RunId, Worker as WorkerRow, WorkerId};
 use common::store::StoreErrorKind;
 use common::time::UnixMillis;
 use media_worker::WorkerConfig;
 
-use crate::control::api::{GRANTS, join_body};
+use crate::control::api::{join_body, joined};
 use crate::control::faults::{Fault, FaultyBroker, FaultyStore};
 use crate::control::pausable::Pausable;
 use crate::control::{System, TestWorker, config, eventually, hasty, patience};
@@ -97,7 +97,10 @@ pub async fn a_worker_without_broker_keeps_its_sessions_until_somebody_wants_in(
     let stored = system.store.session(session).await.unwrap().unwrap();
     assert_eq!((stored.epoch, host.worker.endpoints().await), (target.epoch, 1), "media goes on");
     let queue = topology::session_queue_name(session);
-    assert_eq!(api.refusal(&queue, join_body(session, ParticipantId::new(), None)).await, ErrorCode::Unavailable);
+    assert_eq!(
+        api.refusal(&queue, join_body(session, ParticipantId::new(), None)).await,
+        ErrorCode::Unavailable
+    );
 
     let moved = eventually("a join after long enough moves the session", async || {
         let long_ago = WorkerRow {
@@ -172,19 +175,20 @@ pub async fn a_paused_worker_finds_its_sessions_gone_before_it_acts(system: Syst
     paused.pause();
     // Read by the paused process's inbox, or waiting in its queue: it finds all of it when it wakes up.
     let candidates = api.command(CommandBody::Candidates { target, candidates: Vec::new() });
-    let join = api.command(CommandBody::Join {
-        endpoint_id: None,
-        session_id: session,
-        participant_id: ParticipantId::new(),
-        name: "Zoe".to_owned(),
-        grants: GRANTS,
-        server_offers: false,
-        offer: None,
-    });
+    let join = api.command(join_body(session, ParticipantId::new(), None));
     let own = topology::worker_queue_name(paused.id());
     api.send(&own, &candidates).await;
     events.until_kind("session.interrupted").await;
-    let again = api.join_as(session, participant, None).await.unwrap().joined.target;
+    // The broker goes on handing the paused process its share of the session's commands. Those come too late then.
+    let again = eventually("a join that the survivor gets", async || {
+        let mut join = api.command(join_body(session, participant, None));
+        join.deadline = UnixMillis::now().plus(Duration::from_millis(800));
+        let queue = topology::session_queue_name(session);
+        let reply = api.call_with(&queue, &join);
+        let reply = tokio::time::timeout(Duration::from_secs(1), reply).await.ok()?;
+        Some(joined(reply.ok()?).joined.target)
+    })
+    .await;
     assert_eq!(again.worker_id, survivor.worker.id());
     api.send(&own, &join).await;
     let before = system.store.session(session).await.unwrap().unwrap();
@@ -192,8 +196,8 @@ pub async fn a_paused_worker_finds_its_sessions_gone_before_it_acts(system: Syst
     let refused = api.replies(candidates.command_id, 1).await.remove(0).result.unwrap_err();
     assert_eq!(refused.code, ErrorCode::EndpointGone);
     // The join is handed to who hosts the session now.
-    let joined = api.replies(join.command_id, 1).await.remove(0).result.unwrap();
-    assert_eq!(crate::control::api::joined(joined).joined.target.worker_id, survivor.worker.id());
+    let reply = api.replies(join.command_id, 1).await.remove(0).result.unwrap();
+    assert_eq!(joined(reply).joined.target.worker_id, survivor.worker.id());
     eventually("it is a ready worker again", async || {
         let row = system.store.worker(paused.id()).await.unwrap()?;
         (row.lease_until > UnixMillis::now()).then_some(())

@@ -1,5 +1,6 @@
 //! What the control plane must do, whatever broker and store are under it.
 
+pub mod death;
 pub mod drain;
 pub mod faults;
 pub mod life;
