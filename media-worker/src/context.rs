@@ -14,12 +14,14 @@ use tokio_util::sync::CancellationToken;
 use crate::config::WorkerConfig;
 use crate::drain::Drain;
 use crate::media::MediaControl;
+use crate::media_events::MediaEvents;
 use crate::metrics;
 use crate::peers::Peers;
 use crate::registry::Registry;
 use crate::report::{Reporter, To};
 use crate::serial::Serial;
 use crate::standing::Standing;
+use crate::sync::tell_if_replaced;
 
 /// What must happen one after the other: everything about one participant, or about a session as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,6 +40,7 @@ pub(crate) struct Context {
     pub broker: Arc<dyn Broker>,
     pub store: Arc<dyn Store>,
     pub media: Arc<dyn MediaControl>,
+    pub media_events: MediaEvents,
     pub registry: Registry,
     pub reporter: Reporter,
     pub peers: Peers,
@@ -58,6 +61,7 @@ impl Context {
         broker: Arc<dyn Broker>,
         store: Arc<dyn Store>,
         media: Arc<dyn MediaControl>,
+        media_events: MediaEvents,
     ) -> Self {
         let stop = CancellationToken::new();
         let standing = Arc::new(Standing::new(config.lease()));
@@ -69,6 +73,7 @@ impl Context {
             broker,
             store,
             media,
+            media_events,
             registry: Registry::default(),
             peers: Peers::default(),
             standing,
@@ -137,10 +142,12 @@ impl Context {
             Guarded::Refused(now) => return Ok(now.map(|now| *now)),
         };
         for left in &after.participants {
-            if left.endpoint.as_ref().is_some_and(|endpoint| endpoint.pipeline_id == pipeline.id) {
+            if let Some(endpoint) =
+                left.endpoint.as_ref().filter(|endpoint| endpoint.pipeline_id == pipeline.id)
+            {
                 tracing::info!(%session_id, participant_id = %left.id, "did not move in time");
                 let body = EventBody::SessionInterrupted { epoch: after.epoch };
-                self.reporter.send(session_id, To::Participant(left.id), body);
+                self.reporter.send(session_id, To::Participant(left.id, endpoint.id), body);
             }
         }
         Ok(Some(*after))
@@ -153,15 +160,27 @@ impl Context {
         }
     }
 
-    /// Ends one pipeline here, without a word to the store. Waits for what its endpoints are doing.
+    /// Ends one pipeline here, and changes nothing in the store. Waits for what its endpoints are doing.
     pub async fn close_pipeline_here(&self, session_id: SessionId, pipeline: PipelineId) {
         self.registry.remove_pipeline(session_id, pipeline);
         self.media.close_pipeline(pipeline).await;
+        let mut joined = Vec::new();
         for endpoint in self.registry.endpoints_of(pipeline) {
             let mut memory = endpoint.memory.lock().await;
             memory.gone = true;
             // A join that is still under way goes on elsewhere, so it has not ended.
             self.registry.remove(&endpoint, memory.join_reply.is_some());
+            if memory.join_reply.is_some() {
+                drop(memory);
+                joined.push(endpoint);
+            }
+        }
+        // Old endpoints of those who have moved on: nobody else knows of them to say that they are over. When the store
+        // cannot tell, their streams go when nobody reads them any more.
+        if !joined.is_empty()
+            && let Ok(Some(session)) = self.store.session(session_id).await
+        {
+            joined.iter().for_each(|endpoint| tell_if_replaced(self, endpoint, Some(&session)));
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use common::message::{EventBody, LeaveReason};
 use common::model::{EndpointState, TrackId};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::context::{Context, Lane};
 use crate::media::{CloseCause, ConnectionState, MediaEvent};
@@ -15,10 +15,46 @@ use crate::registry::{LiveEndpoint, Memory};
 use crate::report::To;
 use crate::sync::{Synced, sync};
 
+/// Asks the loop to say when everything that the media plane has reported so far is handled.
+#[derive(Clone)]
+pub(crate) struct MediaEvents {
+    barriers: mpsc::Sender<oneshot::Sender<()>>,
+}
+
+/// The other end of [`MediaEvents`].
+pub(crate) type Barriers = mpsc::Receiver<oneshot::Sender<()>>;
+
+impl MediaEvents {
+    pub fn new() -> (Self, Barriers) {
+        let (barriers, receiver) = mpsc::channel(1);
+        (Self { barriers }, receiver)
+    }
+
+    /// Waits until what was reported before this call is handled. At once when the loop has ended.
+    pub async fn settled(&self) {
+        let (done, told) = oneshot::channel();
+        if self.barriers.send(done).await.is_ok() {
+            let _ = told.await;
+        }
+    }
+}
+
 /// Runs until the media plane ends.
-pub(crate) async fn run(context: Arc<Context>, mut events: mpsc::Receiver<MediaEvent>) {
-    while let Some(event) = events.recv().await {
-        handle(&context, event);
+pub(crate) async fn run(
+    context: Arc<Context>,
+    mut events: mpsc::Receiver<MediaEvent>,
+    mut barriers: Barriers,
+) {
+    loop {
+        tokio::select! {
+            // A barrier is looked at only when no event is left.
+            biased;
+            event = events.recv() => match event {
+                Some(event) => handle(&context, event),
+                None => return,
+            },
+            Some(done) = barriers.recv() => drop(done.send(())),
+        }
     }
 }
 
@@ -29,8 +65,11 @@ fn handle(context: &Arc<Context>, event: MediaEvent) {
     | MediaEvent::Unpublished { endpoint_id, .. }) = event;
     // Closed meanwhile: nobody waits for this any more.
     let Some(endpoint) = context.registry.endpoint(endpoint_id) else { return };
-    let tell =
-        |body| context.reporter.send(endpoint.session_id, To::Participant(endpoint.participant_id), body);
+    let tell = |body| {
+        if let Some(body) = endpoint.hold_back(body) {
+            context.reporter.send(endpoint.session_id, endpoint.own_queue(), body);
+        }
+    };
     match event {
         MediaEvent::Offer { endpoint_id, revision, sdp, tracks } => {
             tell(EventBody::Offer { endpoint_id, revision, sdp, tracks });
@@ -39,7 +78,7 @@ fn handle(context: &Arc<Context>, event: MediaEvent) {
             tell(EventBody::Candidates { endpoint_id, candidates });
         }
         MediaEvent::State { endpoint_id, state } => {
-            tell(EventBody::EndpointState { endpoint_id, state: stored_state(state) });
+            tell(EventBody::EndpointState { endpoint_id, state: stored_state(state), reason: None });
             tracing::info!(
                 session_id = %endpoint.session_id, participant_id = %endpoint.participant_id, %endpoint_id, ?state,
                 "connection state"

@@ -1,5 +1,6 @@
 //! What lives in this worker: endpoints and pipelines by id. Documents name them; only this resolves them.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,8 +9,13 @@ use common::model::{
     CommandId, EndpointId, EndpointState, ParticipantId, PipelineId, SessionId, Track, WorkerId,
 };
 
+use crate::metrics;
+use crate::report::To;
+
 /// Replies kept for each endpoint, so that a command that comes twice gets the same reply.
 const REPLIES_KEPT: usize = 64;
+/// Events of one endpoint that wait for its join to be stored; more than a fresh endpoint ever has to say.
+const HELD_BACK: usize = 64;
 /// Joins whose endpoint has ended; the same join delivered again must not bring a ghost in.
 const ENDED_JOINS_KEPT: usize = 4096;
 
@@ -26,6 +32,41 @@ pub(crate) struct LiveEndpoint {
     pub joined_by: CommandId,
     /// Held for the length of one command or report, so that these take effect one after the other.
     pub memory: tokio::sync::Mutex<Memory>,
+    /// Events for its own client, kept back until its join is stored; `None` from then on.
+    pub held_back: Mutex<Option<Vec<EventBody>>>,
+}
+
+impl LiveEndpoint {
+    /// Where events for its client go.
+    pub fn own_queue(&self) -> To {
+        To::Participant(self.participant_id, self.id)
+    }
+
+    /// The event itself when it may be sent now, `None` when it waits for the join to be stored.
+    ///
+    /// A try of a join that fails and is done again opens an endpoint of the same id: what the first one offered must
+    /// never reach the client.
+    pub fn hold_back(&self, event: EventBody) -> Option<EventBody> {
+        match &mut *self.held_back.lock().unwrap_or_else(PoisonError::into_inner) {
+            // Its join takes no longer than a command; an endpoint that nobody has connected to says little.
+            Some(held) if held.len() < HELD_BACK => {
+                held.push(event);
+                None
+            }
+            Some(_) => {
+                metrics::event(event.kind(), "dropped");
+                None
+            }
+            None => Some(event),
+        }
+    }
+
+    /// The join is stored: sends what was kept back, and nothing is kept back any more.
+    pub fn release(&self, mut send: impl FnMut(EventBody)) {
+        // Under the lock, so that what the connection reports meanwhile comes after.
+        let mut held = self.held_back.lock().unwrap_or_else(PoisonError::into_inner);
+        held.take().unwrap_or_default().into_iter().for_each(&mut send);
+    }
 }
 
 /// What the worker knows about an endpoint beyond its ids, and how much of that is stored.
@@ -93,9 +134,17 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// Makes an endpoint known before its media exists, so that its first media event finds it.
-    pub fn insert(&self, endpoint: Arc<LiveEndpoint>) {
-        self.lock().endpoints.insert(endpoint.id, endpoint);
+    /// Makes an endpoint known before its media exists, so that its first media event finds it. `false`: another one
+    /// has its id, and nothing is changed.
+    #[must_use]
+    pub fn insert(&self, endpoint: Arc<LiveEndpoint>) -> bool {
+        match self.lock().endpoints.entry(endpoint.id) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(vacant) => {
+                vacant.insert(endpoint);
+                true
+            }
+        }
     }
 
     /// The endpoint now speaks for its participant, and its pipeline for the session; gives the endpoint that
@@ -131,7 +180,10 @@ impl Registry {
     /// Forgets an endpoint. `ended`: its join had taken effect, so that join must never be done again.
     pub fn remove(&self, endpoint: &LiveEndpoint, ended: bool) {
         let mut tables = self.lock();
-        tables.endpoints.remove(&endpoint.id);
+        // A join that is done again has an endpoint of the same id, which stays.
+        if tables.endpoints.get(&endpoint.id).is_some_and(|here| std::ptr::eq(&**here, endpoint)) {
+            tables.endpoints.remove(&endpoint.id);
+        }
         let key = (endpoint.session_id, endpoint.participant_id);
         if tables.current.get(&key) == Some(&endpoint.id) {
             tables.current.remove(&key);
@@ -198,6 +250,7 @@ mod tests {
             epoch: 3,
             joined_by: CommandId::new(),
             memory: tokio::sync::Mutex::default(),
+            held_back: Mutex::default(),
         })
     }
 
@@ -206,7 +259,7 @@ mod tests {
         let registry = Registry::default();
         let worker_id = WorkerId::new();
         let here = endpoint(SessionId::new(), ParticipantId::new());
-        registry.insert(here.clone());
+        assert!(registry.insert(here.clone()));
         let right = Target {
             session_id: here.session_id,
             participant_id: here.participant_id,
@@ -237,15 +290,15 @@ mod tests {
         let (session_id, participant_id) = (SessionId::new(), ParticipantId::new());
         let old = endpoint(session_id, participant_id);
         let new = endpoint(session_id, participant_id);
-        registry.insert(old.clone());
+        assert!(registry.insert(old.clone()));
         assert!(registry.make_current(&old).is_none());
-        registry.insert(new.clone());
+        assert!(registry.insert(new.clone()));
         assert_eq!(registry.make_current(&new).map(|before| before.id), Some(old.id));
         registry.remove(&old, true);
         assert!(registry.endpoint(new.id).is_some() && registry.endpoint(old.id).is_none());
         assert!(registry.join_has_ended(old.joined_by) && !registry.join_has_ended(new.joined_by));
         let third = endpoint(session_id, participant_id);
-        registry.insert(third.clone());
+        assert!(registry.insert(third.clone()));
         assert_eq!(registry.make_current(&third).map(|before| before.id), Some(new.id));
     }
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use common::broker::{Broker, BrokerErrorKind, Destination, Message, topology};
 use common::message::{Event, EventBody};
-use common::model::{ParticipantId, SessionId};
+use common::model::{EndpointId, ParticipantId, SessionId};
 use futures::FutureExt;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -39,13 +39,14 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum To {
     Everyone,
-    Participant(ParticipantId),
+    /// One endpoint of the participant: its user queue.
+    Participant(ParticipantId, EndpointId),
 }
 
 pub(crate) type Report = (To, EventBody);
 
 enum Item {
-    Event(To, Event),
+    Event(To, Box<Event>),
     Reserved(oneshot::Receiver<Vec<(To, Event)>>),
     /// Everything before it has been delivered: the exchange may go.
     DeleteExchange,
@@ -106,7 +107,7 @@ impl Reporter {
 
     /// Queues an event; never waits.
     pub fn send(&self, session_id: SessionId, to: To, body: EventBody) {
-        self.push(session_id, Item::Event(to, Event::new(session_id, body)));
+        self.push(session_id, Item::Event(to, Box::new(Event::new(session_id, body))));
     }
 
     /// Keeps a place in the session's order.
@@ -151,7 +152,7 @@ impl Slot {
         // The place has been passed over: late is better than never.
         if let Err(late) = self.fill.send(events) {
             for (to, event) in late {
-                self.reporter.push(session_id, Item::Event(to, event));
+                self.reporter.push(session_id, Item::Event(to, Box::new(event)));
             }
         }
     }
@@ -186,11 +187,13 @@ async fn deliver(shared: &Shared, (number, session_id, item): Numbered) {
 async fn send(shared: &Shared, number: u64, to: To, event: &Event) {
     let name = match to {
         To::Everyone => topology::session_exchange_name(event.session_id),
-        To::Participant(participant_id) => topology::user_queue_name(event.session_id, participant_id),
+        To::Participant(participant_id, endpoint_id) => {
+            topology::user_queue_name(event.session_id, participant_id, endpoint_id)
+        }
     };
     let destination = match to {
         To::Everyone => Destination::Exchange(&name),
-        To::Participant(_) => Destination::Queue(&name),
+        To::Participant(..) => Destination::Queue(&name),
     };
     let body = serde_json::to_vec(event).expect("an event is plain data");
     let message = Message { body, message_id: event.id.to_string(), ttl: None };
@@ -237,8 +240,8 @@ mod tests {
 
     async fn setup() -> Setup {
         let broker = EmbeddedBroker::new();
-        let (session_id, participant_id) = (SessionId::new(), ParticipantId::new());
-        let queue = topology::user_queue(session_id, participant_id);
+        let session_id = SessionId::new();
+        let queue = topology::user_queue(session_id, ParticipantId::new(), EndpointId::new());
         let exchange = topology::session_exchange_name(session_id);
         broker.declare_queue(&queue).await.unwrap();
         broker.declare_exchange(&exchange).await.unwrap();

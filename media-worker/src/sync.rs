@@ -4,8 +4,8 @@
 //! [`sync`]. When the store is away the difference stays in the memory, media goes on, and the first heartbeat
 //! that succeeds calls [`sync_all`].
 
-use common::message::EventBody;
-use common::model::Session;
+use common::message::{EndpointEnd, EventBody};
+use common::model::{EndpointId, EndpointState, ParticipantId, Session, SessionId};
 use common::store::{Guarded, RemoveIf, StoreResult};
 
 use crate::context::Context;
@@ -44,7 +44,11 @@ pub(crate) async fn sync(
             .await?;
         let events = memory.closing.take().unwrap_or_default();
         forget(context, endpoint, memory).await;
-        return Ok(Synced::Gone(if matches!(removed, Guarded::Applied(_)) { events } else { Vec::new() }));
+        if let Guarded::Refused(now) = removed {
+            tell_if_replaced(context, endpoint, now.as_deref());
+            return Ok(Synced::Gone(Vec::new()));
+        }
+        return Ok(Synced::Gone(events));
     }
     if memory.tracks_unstored {
         let stored = context.store.set_tracks(session, participant, endpoint.id, &memory.tracks).await?;
@@ -74,6 +78,7 @@ async fn refused(
         return supersede(memory);
     }
     forget(context, endpoint, memory).await;
+    tell_if_replaced(context, endpoint, now);
     Synced::Gone(Vec::new())
 }
 
@@ -98,6 +103,28 @@ pub(crate) async fn forget(context: &Context, endpoint: &LiveEndpoint, memory: &
     context.registry.remove(endpoint, true);
     // Gone already when its connection ended by itself.
     let _ = context.media.close_endpoint(endpoint.id).await;
+}
+
+/// An endpoint that the store has no more is over here too. Only when its participant has another one is that news to its
+/// client: whose participant is gone, or is to join again, has been told already.
+pub(crate) fn tell_if_replaced(context: &Context, endpoint: &LiveEndpoint, now: Option<&Session>) {
+    let participant = now.and_then(|session| session.participant(endpoint.participant_id));
+    let current = participant.and_then(|participant| participant.endpoint.as_ref());
+    if current.is_some_and(|current| current.id != endpoint.id) {
+        tell_replaced(context, endpoint.session_id, endpoint.participant_id, endpoint.id);
+    }
+}
+
+/// The last event of an endpoint whose participant goes on with another one.
+pub(crate) fn tell_replaced(
+    context: &Context,
+    session_id: SessionId,
+    participant_id: ParticipantId,
+    endpoint_id: EndpointId,
+) {
+    let reason = Some(EndpointEnd::Replaced);
+    let body = EventBody::EndpointState { endpoint_id, state: EndpointState::Closed, reason };
+    context.reporter.send(session_id, To::Participant(participant_id, endpoint_id), body);
 }
 
 /// Catches up with everything that could not be stored while the store was away.

@@ -24,6 +24,7 @@ use crate::inbox::{self, Ended};
 use crate::listeners::{self, Listener};
 use crate::load::{LoadMeter, MeasureLoad};
 use crate::media::{MediaControl, MediaEvent, MediaPlane, MediaStats};
+use crate::media_events::MediaEvents;
 use crate::{drain, lease, media_events, peers, sweep};
 
 /// Commands that may be out at once from the worker's own queue, over all its endpoints.
@@ -100,10 +101,11 @@ impl Worker {
         parts: Parts,
     ) -> Result<Self, StartError> {
         let Parts { id, media, media_events, load: mut meter } = parts;
-        let context = Arc::new(Context::new(id, config, broker, store, media));
+        let (reported, barriers) = MediaEvents::new();
+        let context = Arc::new(Context::new(id, config, broker, store, media, reported));
         // From here on an early return drops the worker, which ends what has been started.
         let worker = Self { context: context.clone(), tasks: TaskTracker::new(), ended: Arc::default() };
-        worker.vital("media events", media_events::run(context.clone(), media_events));
+        worker.vital("media events", media_events::run(context.clone(), media_events, barriers));
 
         let load = meter.measure(&MediaStats::default());
         // Its own queue first: whoever finds the row may hand it work at once.

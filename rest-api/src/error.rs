@@ -35,6 +35,7 @@ pub enum Code {
     SessionConflict,
     ParticipantConflict,
     CannotDrain,
+    EndpointConflict,
     SessionClosed,
     EndpointGone,
     BodyTooLarge,
@@ -60,7 +61,8 @@ impl Code {
             | Self::NoOfferPending
             | Self::SessionConflict
             | Self::ParticipantConflict
-            | Self::CannotDrain => StatusCode::CONFLICT,
+            | Self::CannotDrain
+            | Self::EndpointConflict => StatusCode::CONFLICT,
             Self::SessionClosed | Self::EndpointGone => StatusCode::GONE,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -90,6 +92,7 @@ impl Code {
             Self::SessionConflict => "session_conflict",
             Self::ParticipantConflict => "participant_conflict",
             Self::CannotDrain => "cannot_drain",
+            Self::EndpointConflict => "endpoint_conflict",
             Self::SessionClosed => "session_closed",
             Self::EndpointGone => "endpoint_gone",
             Self::BodyTooLarge => "body_too_large",
@@ -111,6 +114,7 @@ impl From<ErrorCode> for Code {
             ErrorCode::SessionConflict => Self::SessionConflict,
             ErrorCode::ParticipantNotFound => Self::ParticipantNotFound,
             ErrorCode::ParticipantConflict => Self::ParticipantConflict,
+            ErrorCode::EndpointConflict => Self::EndpointConflict,
             ErrorCode::TrackNotFound => Self::TrackNotFound,
             ErrorCode::EndpointGone => Self::EndpointGone,
             ErrorCode::OfferCollision => Self::OfferCollision,

@@ -1,6 +1,6 @@
 //! The documents as clients see them: no worker ids, no pipelines, no command ids.
 
-use common::message::{Candidate, Event, EventBody, LeaveReason, SubscribedTrack};
+use common::message::{Candidate, EndpointEnd, Event, EventBody, LeaveReason, SubscribedTrack};
 use common::model::{
     CommandId, EndpointId, EndpointState, EventId, Participant, ParticipantId, ParticipantState, Session,
     SessionId, SessionState, Track, TrackId,
@@ -96,7 +96,13 @@ pub enum EventBodyView {
     #[serde(rename = "candidates")]
     Candidates { endpoint_id: EndpointId, candidates: Vec<Candidate> },
     #[serde(rename = "endpoint.state")]
-    EndpointState { endpoint_id: EndpointId, state: EndpointState },
+    EndpointState {
+        endpoint_id: EndpointId,
+        state: EndpointState,
+        /// `replaced`: the participant has joined again, and this is the endpoint's last event.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<EndpointEnd>,
+    },
     #[serde(rename = "session.interrupted")]
     SessionInterrupted { epoch: i64 },
     #[serde(rename = "session.moving")]
@@ -135,7 +141,9 @@ impl From<EventBody> for EventBodyView {
                 Self::Offer { endpoint_id, revision, sdp, tracks }
             }
             EventBody::Candidates { endpoint_id, candidates } => Self::Candidates { endpoint_id, candidates },
-            EventBody::EndpointState { endpoint_id, state } => Self::EndpointState { endpoint_id, state },
+            EventBody::EndpointState { endpoint_id, state, reason } => {
+                Self::EndpointState { endpoint_id, state, reason }
+            }
             EventBody::SessionInterrupted { epoch } => Self::SessionInterrupted { epoch },
             EventBody::SessionMoving { epoch, deadline } => Self::SessionMoving { epoch, deadline },
             EventBody::SessionClosed {} => Self::SessionClosed {},

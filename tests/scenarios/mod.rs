@@ -31,6 +31,7 @@ macro_rules! all_scenarios {
                 who_only_watches_is_offered_everything,
                 leaving_is_told_and_ends_the_media,
                 joining_again_replaces_the_endpoint,
+                an_old_client_takes_nothing_from_the_new_one,
                 muting_stops_the_media_and_is_told,
                 a_track_can_be_published_and_unpublished_at_any_time,
                 an_ice_restart_keeps_the_media,

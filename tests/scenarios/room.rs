@@ -3,7 +3,7 @@
 use serde_json::json;
 use support::deployment::text;
 use support::media::Kind;
-use support::{Deployment, JoinOptions, PollingClient, eventually};
+use support::{Deployment, Http, JoinOptions, PollingClient, eventually};
 
 const BOTH: [Kind; 2] = [Kind::Audio, Kind::Video];
 
@@ -115,21 +115,68 @@ pub async fn joining_again_replaces_the_endpoint(deployment: &Deployment) {
         participant_id: Some(old.participant_id().to_owned()),
         ..JoinOptions::publishing("Ben")
     };
-    let (participant, endpoint, token) =
-        (old.participant_id().to_owned(), old.endpoint_id().to_owned(), old.token.clone());
-    let (http, path) = (old.http().clone(), format!("{}/candidates", old.path()));
+    // The old client does not go away: it polls on, and takes nothing from the new one.
+    let new = PollingClient::join(&room.http, &room.id, &old.token, again).await.unwrap();
+    assert_eq!(new.participant_id(), old.participant_id());
+    assert_ne!(new.endpoint_id(), old.endpoint_id());
+    // What is sent to the old endpoint finds that it is gone.
     let candidate =
         json!({"destination": old.destination(), "candidates": [{"candidate": "", "sdpMLineIndex": 0}]});
-    // One client reads a participant's events. If both went on polling, the old one would confirm what is for the new.
-    drop(old);
-    let new = PollingClient::join(&room.http, &room.id, &token, again).await.unwrap();
-    assert_eq!(new.participant_id(), participant);
-    assert_ne!(new.endpoint_id(), endpoint);
-    // What is sent to the old endpoint finds that it is gone.
-    http.post(&path, &candidate).await.expect_problem(410, "endpoint_gone");
+    let path = format!("{}/candidates", old.path());
+    old.http().post(&path, &candidate).await.expect_problem(410, "endpoint_gone");
 
     all_receive_each_other(&[&ada, &new]).await;
     assert_eq!(room.session().await["participants"].as_array().map(Vec::len), Some(2));
+}
+
+/// An old client of the same participant polls on, at another API instance where there are two: the new one misses
+/// nothing, and the old one learns that it is over.
+pub async fn an_old_client_takes_nothing_from_the_new_one(deployment: &Deployment) {
+    const ROUNDS: usize = 20;
+    let room = deployment.room().await;
+    let ada = room.join("Ada").await;
+    let at = |url: &String| Http::new(std::slice::from_ref(url));
+    let (first, last) = (deployment.urls().first().unwrap(), deployment.urls().last().unwrap());
+    let old =
+        PollingClient::join(&at(first), &room.id, &room.token, JoinOptions::publishing("Ben")).await.unwrap();
+    all_receive_each_other(&[&ada, &old]).await;
+    let again = JoinOptions {
+        participant_id: Some(old.participant_id().to_owned()),
+        ..JoinOptions::publishing("Ben")
+    };
+    let new = PollingClient::join(&at(last), &room.id, &old.token, again).await.unwrap();
+    for _ in 0..ROUNDS {
+        ada.set_muted(Kind::Audio, true).await.expect(200);
+        ada.set_muted(Kind::Audio, false).await.expect(200);
+    }
+    eventually("the new client is told of every change", || {
+        let told: Vec<String> = new
+            .events()
+            .iter()
+            .map(|event| text(&event["type"]))
+            .filter(|kind| kind.starts_with("track.") && kind.ends_with("muted"))
+            .collect();
+        async move {
+            let expected = ["track.muted", "track.unmuted"].repeat(ROUNDS);
+            if told == expected { Ok(()) } else { Err(format!("{} of {}", told.len(), expected.len())) }
+        }
+    })
+    .await;
+    all_receive_each_other(&[&ada, &new]).await;
+
+    old.event("endpoint.state", |data| data["reason"] == "replaced").await;
+    eventually("the old client's events end", || {
+        let ended = old.ended();
+        async move { if ended.as_deref() == Some("endpoint_gone") { Ok(()) } else { Err(format!("{ended:?}")) } }
+    })
+    .await;
+    let events = old.events();
+    let last = events.last().unwrap();
+    assert_eq!(
+        (text(&last["type"]), text(&last["data"]["endpoint_id"])),
+        ("endpoint.state".to_owned(), old.endpoint_id().to_owned())
+    );
+    assert!(new.events_of("endpoint.state").iter().all(|data| data["endpoint_id"] == new.endpoint_id()));
 }
 
 pub async fn muting_stops_the_media_and_is_told(deployment: &Deployment) {

@@ -188,6 +188,16 @@ export class ParticipantApi {
   }
 
   /**
+   * Where the events of one endpoint are read.
+   * @param {string} endpointId
+   * @param {string} [rest] below that path
+   * @param {Record<string, string>} [query]
+   */
+  events(endpointId, rest = '', query = {}) {
+    return `${this.path}/events${rest}?${new URLSearchParams({ endpoint: endpointId, ...query })}`;
+  }
+
+  /**
    * Joins, or joins again as the same participant. A join has no event stream yet that could bring a
    * late result, so a 202 is answered by asking again with the same key.
    * @param {{ name?: string, server_offers?: boolean, offer?: { sdp: string, tracks: import('./types.js').TrackDescription[] } }} body

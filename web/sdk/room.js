@@ -273,11 +273,7 @@ export class Room extends Emitter {
     }
     if (offer && !reply.answer) throw new SwitchyardError('out_of_step', 'the join reply has no answer');
 
-    if (reply.participant.id !== this.localParticipant.id) {
-      this.#channel?.close(); // it brings the events of the one we were
-      this.#channel = null;
-    }
-    this.#startChannel();
+    this.#startChannel(reply.endpoint_id);
     this.#iceServers = reply.ice_servers;
     this.#joinedAt = Date.now();
     this.localParticipant.id = reply.participant.id;
@@ -359,9 +355,10 @@ export class Room extends Emitter {
     }
   }
 
-  #startChannel() {
-    if (this.#channel) return;
-    const channel = new EventChannel(this.#api, {
+  /** Events belong to an endpoint: the channel of the one before is over. @param {string} endpointId */
+  #startChannel(endpointId) {
+    this.#channel?.close();
+    const channel = new EventChannel(this.#api, endpointId, {
       transport: this.#options.transport,
       deliver: (event) => this.#deliver(event),
       ended: (reason) => {
@@ -492,7 +489,11 @@ export class Room extends Emitter {
   #handleEndpoint(type, data) {
     if (type === 'offer') this.#connection?.handleServerOffer(data);
     else if (type === 'candidates') this.#connection?.handleCandidates(data.candidates);
-    else if (type === 'endpoint.state' && data.state === 'closed') this.#connectionLost();
+    else if (type === 'endpoint.state' && data.state === 'closed') {
+      // Somebody else has joined as us: going back in would throw them out in turn.
+      if (data.reason === 'replaced') this.#close('taken_over');
+      else this.#connectionLost();
+    }
   }
 
   /** @param {string} type @param {any} data */

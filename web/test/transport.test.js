@@ -18,7 +18,7 @@ async function setUp(context, { broken = {}, transport, instances = 1 } = {}) {
   api.participantId = 'par_1';
   const received = [];
   const ended = [];
-  const channel = new EventChannel(api, {
+  const channel = new EventChannel(api, 'end_1', {
     transport,
     deliver: (event) => received.push(event.type),
     ended: (reason) => ended.push(reason),
@@ -148,7 +148,7 @@ for (const [status, reason] of [
 
 test('an unknown transport is a mistake of the caller', () => {
   const api = new ParticipantApi(new Api(['http://127.0.0.1:1']), 'ses_1', 't');
-  assert.throws(() => new EventChannel(api, { transport: 'pigeon', deliver() {}, ended() {} }), TypeError);
+  assert.throws(() => new EventChannel(api, 'end_1', { transport: 'pigeon', deliver() {}, ended() {} }), TypeError);
 });
 
 test('the inbox drops repeats and what is no event, and remembers the last as cursor', () => {

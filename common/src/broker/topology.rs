@@ -6,7 +6,7 @@
 //! | `session.<id>` | durable, expires | every attached worker competes | commands no one endpoint owns yet |
 //! | `worker.<id>` | exclusive | that worker | commands whose destination is known |
 //! | `session.<id>` | fanout exchange | bound to each user queue | events for everyone |
-//! | `user.<session>.<participant>` | durable, expires | one API instance at a time | events for one participant |
+//! | `user.<session>.<participant>.<endpoint>` | durable, expires | one API instance at a time | events for one endpoint |
 //! | `replies.<instance>` | exclusive | that API instance | replies, and requests to let go of a user queue |
 //! | `api` | fanout exchange | bound to every reply queue | "let go of this user queue" |
 //! | `dead-letters` | durable | operators | what failed too often |
@@ -14,7 +14,7 @@
 use std::time::Duration;
 
 use super::{QueueKind, QueueSpec, WhenFull};
-use crate::model::{InstanceId, ParticipantId, SessionId, WorkerId};
+use crate::model::{EndpointId, InstanceId, ParticipantId, SessionId, WorkerId};
 
 pub const WORKERS: &str = "workers";
 pub const DEAD_LETTERS: &str = "dead-letters";
@@ -31,7 +31,7 @@ pub const COMMAND_DELIVERY_LIMIT: u32 = 3;
 pub const SESSION_QUEUE_EXPIRES: Duration = Duration::from_secs(30 * 60);
 /// A user queue that no API instance reads for this long goes away with its events.
 pub const USER_QUEUE_EXPIRES: Duration = Duration::from_secs(2 * 60);
-/// Events kept for a participant that does not read them.
+/// Events kept for an endpoint whose client does not read them.
 pub const USER_QUEUE_LENGTH: u32 = 2_000;
 pub const COMMAND_QUEUE_LENGTH: u32 = 10_000;
 
@@ -48,8 +48,9 @@ pub fn worker_queue_name(worker: WorkerId) -> String {
     format!("worker.{worker}")
 }
 
-pub fn user_queue_name(session: SessionId, participant: ParticipantId) -> String {
-    format!("user.{session}.{participant}")
+/// A queue belongs to one endpoint: whoever joins again reads a new one, and never what was meant for the old.
+pub fn user_queue_name(session: SessionId, participant: ParticipantId, endpoint: EndpointId) -> String {
+    format!("user.{session}.{participant}.{endpoint}")
 }
 
 pub fn replies_queue_name(instance: InstanceId) -> String {
@@ -89,9 +90,9 @@ pub fn worker_queue(worker: WorkerId) -> QueueSpec {
     }
 }
 
-pub fn user_queue(session: SessionId, participant: ParticipantId) -> QueueSpec {
+pub fn user_queue(session: SessionId, participant: ParticipantId, endpoint: EndpointId) -> QueueSpec {
     QueueSpec {
-        name: user_queue_name(session, participant),
+        name: user_queue_name(session, participant, endpoint),
         kind: QueueKind::Durable,
         expires: Some(USER_QUEUE_EXPIRES),
         max_length: USER_QUEUE_LENGTH,
@@ -142,12 +143,12 @@ mod tests {
 
     #[test]
     fn the_limit_known_by_name_is_the_declared_one() {
-        let (session, participant) = (SessionId::new(), ParticipantId::new());
+        let (session, participant, endpoint) = (SessionId::new(), ParticipantId::new(), EndpointId::new());
         for spec in [
             workers_queue(),
             session_queue(session),
             worker_queue(WorkerId::new()),
-            user_queue(session, participant),
+            user_queue(session, participant, endpoint),
             replies_queue(InstanceId::new()),
             dead_letters_queue(),
         ] {

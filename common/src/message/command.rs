@@ -47,6 +47,8 @@ pub enum CommandBody {
     Join {
         session_id: SessionId,
         participant_id: ParticipantId,
+        /// Made before the join is sent, because the queue of the endpoint's events must be there first.
+        endpoint_id: EndpointId,
         name: String,
         grants: Grants,
         /// The server makes the first offer, for clients that only watch.
@@ -101,7 +103,7 @@ pub struct Target {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reply {
     pub command_id: CommandId,
-    /// Whose user queue gets the result when the request no longer waits for it.
+    /// Whom the command was about.
     pub session_id: Option<SessionId>,
     pub participant_id: Option<ParticipantId>,
     pub result: Result<ReplyBody, CommandError>,
@@ -162,6 +164,8 @@ pub enum ErrorCode {
     SessionConflict,
     ParticipantNotFound,
     ParticipantConflict,
+    /// Another join has brought the same endpoint id.
+    EndpointConflict,
     TrackNotFound,
     /// The endpoint is not there any more: rejoin.
     EndpointGone,

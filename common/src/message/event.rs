@@ -37,6 +37,14 @@ pub enum LeaveReason {
     SessionClosed,
 }
 
+/// Why an endpoint is closed, when its participant goes on without it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EndpointEnd {
+    /// The participant has joined again and has another endpoint now. The last event of this one.
+    Replaced,
+}
+
 /// What happened, as `{"type": …, "data": {…}}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", content = "data")]
@@ -63,7 +71,12 @@ pub enum EventBody {
     Candidates { endpoint_id: EndpointId, candidates: Vec<Candidate> },
     /// To one participant: its own connection as the server sees it.
     #[serde(rename = "endpoint.state")]
-    EndpointState { endpoint_id: EndpointId, state: EndpointState },
+    EndpointState {
+        endpoint_id: EndpointId,
+        state: EndpointState,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<EndpointEnd>,
+    },
     /// The pipeline is gone (its worker died, or its drain is over): rejoin.
     #[serde(rename = "session.interrupted")]
     SessionInterrupted { epoch: i64 },

@@ -7,5 +7,5 @@ mod signal;
 pub use command::{
     Command, CommandBody, CommandError, ErrorCode, JoinReply, Joined, Reply, ReplyBody, Target, VERSION,
 };
-pub use event::{Event, EventBody, LeaveReason};
+pub use event::{EndpointEnd, Event, EventBody, LeaveReason};
 pub use signal::{Answer, Candidate, Offer, SubscribedTrack, TrackDescription};

@@ -10,10 +10,12 @@
 //! The one stored write comes last, so a join that is refused half-way leaves nothing behind: the endpoint is
 //! closed, and whoever was there before under the same participant id still is.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::message::{CommandError, ErrorCode, EventBody, JoinReply, Joined, Offer, ReplyBody, Target};
+use common::message::{
+    Answer, CommandError, ErrorCode, EventBody, JoinReply, Joined, Offer, ReplyBody, Target,
+};
 use common::model::{
     CommandId, Endpoint, EndpointId, EndpointState, Grants, Participant, ParticipantId, ParticipantState,
     Pipeline, PipelineId, PipelineState, Session, SessionId, SessionState, WorkerId,
@@ -22,14 +24,14 @@ use common::store::Guarded;
 use common::time::UnixMillis;
 
 use super::{Done, Failure, Invocation, Outcome, forward, offer, refuse};
-use crate::context::{Context, endpoint_gone};
+use crate::context::{Context, Lane, endpoint_gone};
 use crate::drain;
-use crate::media::{MediaControl, OpenEndpoint};
+use crate::media::OpenEndpoint;
 use crate::peers::{self, Finding};
 use crate::placement::{self, Home};
-use crate::registry::{LiveEndpoint, Memory, Registry};
+use crate::registry::{LiveEndpoint, Memory};
 use crate::report::To;
-use crate::sync::forget;
+use crate::sync::{forget, tell_replaced};
 
 /// Looks at a session that changes under our hands, before the join is refused as `unavailable`.
 const TRIES: usize = 10;
@@ -40,6 +42,7 @@ pub(super) struct Join<'a> {
     pub command_id: CommandId,
     pub session_id: SessionId,
     pub participant_id: ParticipantId,
+    pub endpoint_id: EndpointId,
     pub name: &'a str,
     pub grants: Grants,
     pub server_offers: bool,
@@ -158,19 +161,52 @@ async fn admit(
     pipeline: &Pipeline,
 ) -> Result<Option<ReplyBody>, Failure> {
     let live = Arc::new(LiveEndpoint {
-        id: EndpointId::new(),
+        id: join.endpoint_id,
         session_id: session.id,
         participant_id: join.participant_id,
         pipeline_id: pipeline.id,
         epoch: session.epoch,
         joined_by: join.command_id,
         memory: tokio::sync::Mutex::default(),
+        held_back: Mutex::new(Some(Vec::new())),
     });
     // Held until the join is stored: what the connection reports meanwhile waits for that.
     let mut memory = live.memory.lock().await;
     // Everything that the media plane causes from here on follows `participant.joined`.
     let slot = context.reporter.reserve(session.id);
-    let provisional = Provisional::new(context, &live);
+    let provisional = Provisional::new(context, &live)?;
+    let opened = open(context, join, session, &live, &mut memory).await;
+    let Ok(Some((after, participant, answer))) = opened else {
+        // Done before this try is: the next one opens an endpoint of the same id.
+        provisional.close().await;
+        return opened.map(|_| None);
+    };
+    provisional.keep();
+    memory.tracks_unstored = false;
+    let reply = ReplyBody::Joined(Box::new(JoinReply {
+        joined: joined(context, &live, &after, &participant),
+        answer,
+    }));
+    memory.join_reply = Some(reply.clone());
+
+    let joined = EventBody::ParticipantJoined { participant };
+    let published = std::mem::take(&mut memory.unreported);
+    slot.fill(std::iter::once(joined).chain(published).map(|event| (To::Everyone, event)));
+    live.release(|event| context.reporter.send(live.session_id, live.own_queue(), event));
+    end_previous(context, session, &live).await;
+    tracing::info!(endpoint_id = %live.id, participant_id = %live.participant_id, "participant joined");
+    Ok(Some(reply))
+}
+
+/// Opens the endpoint in the media plane, negotiates its first offer, and stores the participant. `None`: the session
+/// changed meanwhile.
+async fn open(
+    context: &Context,
+    join: &Join<'_>,
+    session: &Session,
+    live: &LiveEndpoint,
+    memory: &mut Memory,
+) -> Result<Option<(Session, Participant, Option<Answer>)>, Failure> {
     context
         .media
         .open_endpoint(OpenEndpoint {
@@ -187,32 +223,34 @@ async fn admit(
         Some(sdp) => {
             let negotiated = context.media.offer(live.id, sdp.clone()).await?;
             let answer = negotiated.answer.clone();
-            offer::take_over(&live, &mut memory, negotiated);
+            offer::take_over(live, memory, negotiated);
             Some(answer)
         }
     };
-    let participant = participant(context, join, &live, &memory);
-    let after = match context.store.put_participant(session.id, session.epoch, &participant).await? {
-        Guarded::Applied(after) => after,
-        Guarded::Refused(_) => return Ok(None),
-    };
-    provisional.keep();
-    memory.tracks_unstored = false;
-    let reply = ReplyBody::Joined(Box::new(JoinReply {
-        joined: joined(context, &live, &after, &participant),
-        answer,
-    }));
-    memory.join_reply = Some(reply.clone());
+    let participant = participant(context, join, live, memory);
+    match context.store.put_participant(session.id, session.epoch, &participant).await? {
+        Guarded::Applied(after) => Ok(Some((*after, participant, answer))),
+        Guarded::Refused(_) => Ok(None),
+    }
+}
 
-    let joined = EventBody::ParticipantJoined { participant };
-    let published = std::mem::take(&mut memory.unreported);
-    slot.fill(std::iter::once(joined).chain(published).map(|event| (To::Everyone, event)));
-    if let Some(before) = context.registry.make_current(&live) {
+/// Closes the endpoint that the participant had before, and ends its stream of events.
+async fn end_previous(context: &Context, session: &Session, live: &LiveEndpoint) {
+    if let Some(before) = context.registry.make_current(live) {
         let mut memory = before.memory.lock().await;
         forget(context, &before, &mut memory).await;
+        tell_replaced(context, before.session_id, before.participant_id, before.id);
+        return;
     }
-    tracing::info!(endpoint_id = %live.id, participant_id = %live.participant_id, "participant joined");
-    Ok(Some(reply))
+    // One that was lost with its worker: nobody else is left to say so. One in a pipeline that still drains lives on until
+    // its client lets go of it.
+    let stored = session.participant(live.participant_id).and_then(|before| before.endpoint.as_ref());
+    if let Some(before) = stored
+        && before.id != live.id
+        && !session.pipelines.iter().any(|pipeline| pipeline.id == before.pipeline_id)
+    {
+        tell_replaced(context, live.session_id, live.participant_id, before.id);
+    }
 }
 
 fn participant(context: &Context, join: &Join<'_>, live: &LiveEndpoint, memory: &Memory) -> Participant {
@@ -253,35 +291,47 @@ fn unavailable(message: &str) -> Failure {
     Failure::Refused(CommandError { retry_after: Some(RETRY_AFTER), ..error })
 }
 
-/// An endpoint whose join is not stored yet: unless kept, it is closed again, however the join ends.
+/// An endpoint whose join is not stored yet: either it is kept, or it is closed again, however the join ends.
 struct Provisional<'a> {
-    registry: &'a Registry,
-    media: Arc<dyn MediaControl>,
+    context: &'a Context,
     live: &'a Arc<LiveEndpoint>,
-    kept: bool,
+    settled: bool,
 }
 
 impl<'a> Provisional<'a> {
-    fn new(context: &'a Context, live: &'a Arc<LiveEndpoint>) -> Self {
-        context.registry.insert(live.clone());
-        Self { registry: &context.registry, media: context.media.clone(), live, kept: false }
+    fn new(context: &'a Context, live: &'a Arc<LiveEndpoint>) -> Result<Self, Failure> {
+        if !context.registry.insert(live.clone()) {
+            return Err(refuse(ErrorCode::EndpointConflict, "another join has brought this endpoint id"));
+        }
+        Ok(Self { context, live, settled: false })
     }
 
     fn keep(mut self) {
-        self.kept = true;
+        self.settled = true;
+    }
+
+    /// Afterwards nothing of it is left, not even an event on its way: the id is free for another try.
+    async fn close(mut self) {
+        // Not there when opening it was what failed.
+        let _ = self.context.media.close_endpoint(self.live.id).await;
+        self.context.media_events.settled().await;
+        self.context.registry.remove(self.live, false);
+        self.settled = true;
     }
 }
 
+/// The fallback for a join that panicked or was cancelled.
 impl Drop for Provisional<'_> {
     fn drop(&mut self) {
-        if self.kept {
+        if self.settled {
             return;
         }
-        self.registry.remove(self.live, false);
-        let (media, id) = (self.media.clone(), self.live.id);
-        tokio::spawn(async move {
-            // Not there when opening it was what failed.
+        let (media, id) = (self.context.media.clone(), self.live.id);
+        let lane = Lane::Participant(self.live.session_id, self.live.participant_id);
+        // Before any later join of this participant, which may bring the same id.
+        self.context.run_in_lane(lane, async move {
             let _ = media.close_endpoint(id).await;
         });
+        self.context.registry.remove(self.live, false);
     }
 }

@@ -111,11 +111,12 @@ pub(crate) async fn execute(context: &Context, invocation: &Invocation) -> Outco
             create::create(context, command_id, *session_id, name.clone(), key_id).await
         }
         CommandBody::CloseSession { session_id } => close::close(context, invocation, *session_id).await,
-        CommandBody::Join { session_id, participant_id, name, grants, server_offers, offer } => {
+        CommandBody::Join { session_id, participant_id, endpoint_id, name, grants, server_offers, offer } => {
             let join = join::Join {
                 command_id,
                 session_id: *session_id,
                 participant_id: *participant_id,
+                endpoint_id: *endpoint_id,
                 name,
                 grants: *grants,
                 server_offers: *server_offers,

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use self::plan::{Hosted, Spread, Step};
 use crate::context::Context;
 use crate::report::To;
-use crate::sync::forget;
+use crate::sync::{forget, tell_if_replaced};
 
 mod plan;
 
@@ -170,6 +170,7 @@ async fn carry_out(context: &Context, session: &Session, pipeline: &Pipeline, st
                 // A join under way is not in the session yet, and knows by itself what to do when it is refused.
                 if memory.join_reply.is_some() {
                     forget(context, &endpoint, &mut memory).await;
+                    tell_if_replaced(context, &endpoint, Some(session));
                 }
             }
         }

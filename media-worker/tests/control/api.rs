@@ -1,7 +1,7 @@
 //! A client that plays the API: sends commands, waits for replies, reads user queues.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use common::broker::{Broker, Destination, Inbox, InboxOptions, Message, topology};
@@ -9,7 +9,7 @@ use common::message::{
     Command, CommandBody, CommandError, ErrorCode, Event, EventBody, JoinReply, Offer, Reply, ReplyBody,
     VERSION,
 };
-use common::model::{CommandId, Grants, InstanceId, ParticipantId, Session, SessionId, WorkerId};
+use common::model::{CommandId, EndpointId, Grants, InstanceId, ParticipantId, Session, SessionId, WorkerId};
 use common::time::UnixMillis;
 use tokio::sync::{Mutex, watch};
 
@@ -129,19 +129,26 @@ impl Api {
         self.call(&topology::session_queue_name(session_id), CommandBody::CloseSession { session_id }).await
     }
 
-    /// Declares and binds the participant's queue and reads it.
+    /// Declares, binds and reads the queue of the endpoint that the participant's next join makes.
     pub async fn events(&self, session: SessionId, participant: ParticipantId) -> Events {
-        let queue = topology::user_queue(session, participant);
+        let endpoint = EndpointId::new();
+        PREPARED.lock().unwrap().insert(participant, endpoint);
+        let queue = topology::user_queue(session, participant, endpoint);
         self.broker.declare_queue(&queue).await.unwrap();
         self.broker.bind(&queue.name, &topology::session_exchange_name(session)).await.unwrap();
         Events { inbox: open(&*self.broker, &queue.name).await }
     }
 }
 
+/// Endpoints whose queue is there already, by the participant that joins with it next.
+static PREPARED: LazyLock<std::sync::Mutex<HashMap<ParticipantId, EndpointId>>> =
+    LazyLock::new(std::sync::Mutex::default);
+
 pub fn join_body(session: SessionId, participant: ParticipantId, offer: Option<Offer>) -> CommandBody {
     CommandBody::Join {
         session_id: session,
         participant_id: participant,
+        endpoint_id: PREPARED.lock().unwrap().remove(&participant).unwrap_or_else(EndpointId::new),
         name: "Ada".to_owned(),
         grants: GRANTS,
         server_offers: false,

@@ -23,6 +23,8 @@ use tokio::sync::watch;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     Fail(StoreErrorKind),
+    /// It fails, but later.
+    FailAfter(Duration, StoreErrorKind),
     /// It does its work, but later.
     Dawdle(Duration),
     Panic,
@@ -48,6 +50,10 @@ impl Planned {
         match fault {
             None => {}
             Some(Fault::Fail(kind)) => return Err(kind),
+            Some(Fault::FailAfter(time, kind)) => {
+                tokio::time::sleep(time).await;
+                return Err(kind);
+            }
             Some(Fault::Dawdle(time)) => tokio::time::sleep(time).await,
             Some(Fault::Panic) => panic!("{operation}: as planned"),
         }

@@ -1,17 +1,20 @@
 //! One delivery of a user queue as an event for its client.
 
 use common::broker::Delivery;
-use common::message::{Event, EventBody};
-use common::model::{EventId, ParticipantId};
+use common::message::{EndpointEnd, Event, EventBody};
+use common::model::EventId;
 
+use super::Recipient;
 use crate::view::EventView;
 
 /// Whether a stream goes on after an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ends {
     No,
-    /// The participant itself left or was removed; unless it has joined again since.
+    /// The participant itself left or was removed; unless that was before it joined with this endpoint.
     Left,
+    /// The participant has joined again: another endpoint has its events.
+    Replaced,
     /// The session is over for good.
     Closed,
 }
@@ -29,11 +32,18 @@ pub struct Held {
 
 impl Held {
     /// Reads a delivery; gives it back when it is no event.
-    pub fn read(delivery: Delivery, reader: ParticipantId) -> Result<Self, Delivery> {
+    pub fn read(delivery: Delivery, reader: &Recipient) -> Result<Self, Delivery> {
         let Ok(event) = serde_json::from_slice::<Event>(&delivery.message.body) else { return Err(delivery) };
         let ends = match &event.body {
             EventBody::SessionClosed {} => Ends::Closed,
-            EventBody::ParticipantLeft { participant_id, .. } if *participant_id == reader => Ends::Left,
+            EventBody::ParticipantLeft { participant_id, .. } if *participant_id == reader.participant => {
+                Ends::Left
+            }
+            EventBody::EndpointState { endpoint_id, reason: Some(EndpointEnd::Replaced), .. }
+                if *endpoint_id == reader.endpoint =>
+            {
+                Ends::Replaced
+            }
             _ => Ends::No,
         };
         let id = event.id;

@@ -4,22 +4,22 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::broker::{Broker, BrokerError, Inbox, InboxOptions, topology};
-use common::model::{EventId, ParticipantId, SessionId};
+use common::broker::{Broker, BrokerError, Inbox, InboxOptions};
+use common::model::EventId;
 use common::store::Store;
 use futures::FutureExt as _;
 
-use super::{Ends, Held};
+use super::{Ends, Held, Recipient};
 use crate::metrics::{self, Gauge};
 
-/// Unconfirmed events of one participant that may be out at once; then its queue is not read further.
+/// Unconfirmed events of one endpoint that may be out at once; then its queue is not read further.
 pub const WINDOW: u16 = 512;
 /// Confirmed ids remembered, to recognise what the broker delivers again because an acknowledgement was lost.
 const REMEMBERED: usize = 1_024;
 /// After a take-over without the older reader's help, how long to look for the cursor among what comes again.
 const CATCH_UP: Duration = Duration::from_millis(50);
 
-/// The queue is gone: nobody joined with this id, or it left, or nobody read it for too long.
+/// The queue is gone: nobody joined with this endpoint, or its last event is confirmed, or nobody read it for too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gone;
 
@@ -30,7 +30,7 @@ pub enum Confirmed {
     Unknown,
     Removed,
     /// The event that ends the stream is confirmed: the queue is gone with it.
-    Over,
+    Over(Ends),
 }
 
 /// See the module. Dropping it puts back what is not confirmed.
@@ -41,8 +41,7 @@ pub struct Lease {
     confirmed: VecDeque<EventId>,
     /// The last event in the backlog ends the stream; that was checked.
     ended: bool,
-    session: SessionId,
-    participant: ParticipantId,
+    recipient: Recipient,
     broker: Arc<dyn Broker>,
     store: Arc<dyn Store>,
     _gauge: Gauge,
@@ -54,21 +53,20 @@ impl Lease {
     /// # Errors
     /// `Unroutable` without such a queue, `Conflict` while another instance has it.
     pub async fn open(
-        session: SessionId,
-        participant: ParticipantId,
+        recipient: Recipient,
         broker: Arc<dyn Broker>,
         store: Arc<dyn Store>,
     ) -> Result<Self, BrokerError> {
-        let queue = topology::user_queue_name(session, participant);
-        let inbox = broker.open_inbox(&queue, InboxOptions { prefetch: WINDOW, exclusive: true }).await?;
+        let inbox = broker
+            .open_inbox(&recipient.queue_name(), InboxOptions { prefetch: WINDOW, exclusive: true })
+            .await?;
         metrics::lease_changed("opened");
         Ok(Self {
             inbox,
             backlog: VecDeque::new(),
             confirmed: VecDeque::new(),
             ended: false,
-            session,
-            participant,
+            recipient,
             broker,
             store,
             _gauge: Gauge::lease(),
@@ -95,9 +93,9 @@ impl Lease {
         self.backlog.len()
     }
 
-    /// Whether the last event ends the stream: nothing follows it.
-    pub fn has_ended(&self) -> bool {
-        self.ended
+    /// How the stream ends with the last event, when it does: nothing follows it.
+    pub fn end(&self) -> Option<Ends> {
+        self.backlog.back().filter(|_| self.ended).map(|last| last.ends)
     }
 
     /// Removes everything up to and including this event from the queue.
@@ -127,16 +125,14 @@ impl Lease {
         if held.ends == Ends::No {
             return None;
         }
-        self.ended = false;
-        // It may have joined again between reading this and confirming it; then the queue is in use.
-        if !self.is_over(held.ends).await {
+        // Unchecked when the client was given it by another instance.
+        if !self.ended && !self.is_over(held.ends).await {
             return None;
         }
-        let queue = topology::user_queue_name(self.session, self.participant);
-        if let Err(error) = self.broker.delete_queue(&queue).await {
+        if let Err(error) = self.broker.delete_queue(&self.recipient.queue_name()).await {
             tracing::debug!(error = %error, "a user queue that is not needed any more stays until it expires");
         }
-        Some(Confirmed::Over)
+        Some(Confirmed::Over(held.ends))
     }
 
     /// After a take-over without the older reader's help: confirms `cursor` should it come again.
@@ -201,8 +197,8 @@ impl Lease {
         !self.ended && self.backlog.back().is_some_and(|held| held.ends != Ends::No)
     }
 
-    /// Finds out whether the last event really ends the stream. A left-over of an earlier stay (the participant has
-    /// left, and joined again since) is dropped.
+    /// Finds out whether the last event really ends the stream. A left-over of an earlier stay (the participant left, and
+    /// then joined with this endpoint) is dropped.
     async fn settle_doubt(&mut self) -> bool {
         let Some(last) = self.backlog.back() else { return false };
         if self.is_over(last.ends).await {
@@ -218,7 +214,7 @@ impl Lease {
 
     /// Keeps an event in the backlog; gives back what is to be acknowledged at once.
     fn keep(&mut self, delivery: common::broker::Delivery) -> Option<common::broker::Delivery> {
-        let held = match Held::read(delivery, self.participant) {
+        let held = match Held::read(delivery, &self.recipient) {
             Ok(held) => held,
             Err(delivery) => {
                 metrics::dropped("undecodable");
@@ -240,14 +236,19 @@ impl Lease {
         None
     }
 
-    /// A participant that has joined again has not left. When the store cannot tell, the event is believed: a client
-    /// that is still there opens its stream again.
+    /// A participant that is there with this endpoint has not left: the event is about an earlier stay, which ended
+    /// while this endpoint's queue was bound already. When the store cannot tell, the event is believed: a client that
+    /// is still there is told that its endpoint is gone, and joins again.
     async fn is_over(&mut self, ends: Ends) -> bool {
         match ends {
             Ends::No => false,
-            Ends::Closed => true,
-            Ends::Left => match self.store.session(self.session).await {
-                Ok(Some(session)) => session.participant(self.participant).is_none(),
+            Ends::Closed | Ends::Replaced => true,
+            Ends::Left => match self.store.session(self.recipient.session).await {
+                Ok(Some(session)) => {
+                    let present = session.participant(self.recipient.participant);
+                    let endpoint = present.and_then(|present| present.endpoint.as_ref());
+                    endpoint.is_none_or(|endpoint| endpoint.id != self.recipient.endpoint)
+                }
                 Ok(None) | Err(_) => true,
             },
         }

@@ -2,17 +2,16 @@
 
 use std::time::Duration;
 
-use common::model::{EventId, ParticipantId, SessionId};
+use common::model::EventId;
 
-use super::{Readers, Refused};
+use super::{Readers, Recipient, Refused};
 use crate::error::{ApiError, ApiResult};
 use crate::metrics;
 
 /// What to poll for.
 #[derive(Debug, Clone, Copy)]
 pub struct Poll {
-    pub session: SessionId,
-    pub participant: ParticipantId,
+    pub recipient: Recipient,
     /// Confirms everything up to and including it.
     pub cursor: Option<EventId>,
     pub wait: Duration,
@@ -39,16 +38,16 @@ impl Page {
 /// Waits for events. A superseded poll gives what it has: nothing.
 ///
 /// # Errors
-/// `participant_not_found` without a user queue; `unavailable` when another reader does not let go of it.
+/// `endpoint_gone` without a user queue; `unavailable` when another reader does not let go of it.
 ///
 /// # Cancel safety
 /// Nothing is lost: what was read stays with the lease.
 pub async fn poll(readers: &Readers, poll: Poll) -> ApiResult<Page> {
     let nothing = Page { events: Vec::new(), cursor: poll.cursor };
-    let mut reader = match readers.acquire(poll.session, poll.participant, poll.cursor).await {
+    let mut reader = match readers.acquire(poll.recipient, poll.cursor).await {
         Ok(reader) => reader,
         Err(Refused::Superseded | Refused::ShuttingDown) => return Ok(nothing),
-        Err(Refused::Gone) => return Err(ApiError::participant_not_found()),
+        Err(Refused::Gone) => return Err(ApiError::endpoint_gone()),
         Err(Refused::Failed(error)) => return Err(error),
     };
     let cancelled = reader.cancelled();
@@ -70,7 +69,7 @@ pub async fn poll(readers: &Readers, poll: Poll) -> ApiResult<Page> {
     };
     if let Err(super::lease::Gone) = filled {
         reader.discard();
-        return Err(ApiError::participant_not_found());
+        return Err(ApiError::endpoint_gone());
     }
     let events: Vec<_> = lease.events().take(poll.limit).map(|held| (held.id, held.json.clone())).collect();
     let cursor = events.last().map_or(poll.cursor, |(id, _)| Some(*id));

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use common::broker::{Broker, BrokerError, BrokerErrorKind, Destination, Message, topology};
-use common::model::{EventId, InstanceId, ParticipantId, SessionId};
+use common::model::{EndpointId, EventId, InstanceId, ParticipantId, SessionId};
 use common::store::Store;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedMutexGuard, oneshot};
@@ -22,8 +22,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::Lease;
 use super::lease::Confirmed;
+use super::{Lease, Recipient};
 use crate::config::Timings;
 use crate::error::{ApiError, Code};
 use crate::metrics;
@@ -48,6 +48,7 @@ pub enum PeerMessage {
         request_id: Uuid,
         session_id: SessionId,
         participant_id: ParticipantId,
+        endpoint_id: EndpointId,
         /// Confirmed by the client on the way: the holder removes everything up to and including it.
         cursor: Option<EventId>,
         /// How long the asking reader has existed, in milliseconds: only older ones let go.
@@ -76,7 +77,7 @@ pub enum LetGo {
 pub enum Refused {
     /// A newer reader came meanwhile.
     Superseded,
-    /// No such queue: never joined, left, or not read for too long.
+    /// No such queue: never joined, over, or not read for too long.
     Gone,
     /// The server is shutting down.
     ShuttingDown,
@@ -98,8 +99,6 @@ pub type Acquired = Result<Reader, Refused>;
 #[derive(Clone)]
 pub struct Readers(Arc<Shared>);
 
-type Key = (SessionId, ParticipantId);
-
 struct Shared {
     instance: InstanceId,
     reply_to: String,
@@ -107,7 +106,7 @@ struct Shared {
     store: Arc<dyn Store>,
     timings: Timings,
     shutdown: CancellationToken,
-    slots: Mutex<BTreeMap<Key, Arc<Slot>>>,
+    slots: Mutex<BTreeMap<Recipient, Arc<Slot>>>,
     asked: Mutex<HashMap<Uuid, oneshot::Sender<LetGo>>>,
 }
 
@@ -200,16 +199,11 @@ impl Readers {
     /// Becomes the reader of a user queue, taking it over from whoever reads it now.
     ///
     /// `cursor` confirms everything up to and including that event on the way.
-    pub async fn acquire(
-        &self,
-        session: SessionId,
-        participant: ParticipantId,
-        cursor: Option<EventId>,
-    ) -> Acquired {
-        let slot = self.slot((session, participant))?;
+    pub async fn acquire(&self, recipient: Recipient, cursor: Option<EventId>) -> Acquired {
+        let slot = self.slot(recipient)?;
         let cancelled = self.0.shutdown.child_token();
         let claim = Claim::new(slot, cancelled.clone());
-        let acquire = self.acquire_slot(claim, (session, participant), cursor);
+        let acquire = self.acquire_slot(claim, recipient, cursor);
         let limited = tokio::time::timeout(self.0.timings.take_over, acquire);
         tokio::select! {
             biased;
@@ -231,10 +225,20 @@ impl Readers {
         match message {
             PeerMessage::LetGo { from, .. } if from == self.0.instance => {}
             PeerMessage::LetGo {
-                request_id, session_id, participant_id, cursor, age_ms, reply_to, ..
+                request_id,
+                session_id,
+                participant_id,
+                endpoint_id,
+                cursor,
+                age_ms,
+                reply_to,
+                ..
             } => {
-                let key = (session_id, participant_id);
-                let slot = self.0.slots.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+                let recipient =
+                    Recipient { session: session_id, participant: participant_id, endpoint: endpoint_id };
+                let slots = self.0.slots.lock().unwrap_or_else(PoisonError::into_inner);
+                let slot = slots.get(&recipient).cloned();
+                drop(slots);
                 let Some(slot) = slot else { return };
                 let readers = self.clone();
                 let age = Duration::from_millis(age_ms);
@@ -253,26 +257,26 @@ impl Readers {
         }
     }
 
-    fn slot(&self, key: Key) -> Result<Arc<Slot>, Refused> {
+    fn slot(&self, recipient: Recipient) -> Result<Arc<Slot>, Refused> {
         let mut slots = self.0.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        if slots.len() >= MAX_SLOTS && !slots.contains_key(&key) {
+        if slots.len() >= MAX_SLOTS && !slots.contains_key(&recipient) {
             let error =
-                ApiError::new(Code::Unavailable, "too many participants read their events here: try again");
+                ApiError::new(Code::Unavailable, "too many endpoints read their events here: try again");
             return Err(Refused::Failed(error));
         }
-        Ok(slots.entry(key).or_default().clone())
+        Ok(slots.entry(recipient).or_default().clone())
     }
 
-    async fn acquire_slot(&self, claim: Claim, key: Key, cursor: Option<EventId>) -> Acquired {
+    async fn acquire_slot(&self, claim: Claim, recipient: Recipient, cursor: Option<EventId>) -> Acquired {
         let lease = claim.slot.lease.clone().lock_owned().await;
         let since = claim.since;
         let mut reader = Reader { lease, claim, over: false };
         if let Some(lease) = reader.lease() {
             if let Some(cursor) = cursor {
-                reader.over = lease.confirm(cursor).await == Confirmed::Over;
+                reader.over = matches!(lease.confirm(cursor).await, Confirmed::Over(_));
             }
         } else {
-            match self.open(key, cursor, since).await? {
+            match self.open(recipient, cursor, since).await? {
                 Some(lease) => *reader.lease = Some(lease),
                 None => reader.over = true,
             }
@@ -286,7 +290,7 @@ impl Readers {
     /// Opens the queue, asking other instances to let go of it. `None`: the confirmed event was the last one.
     async fn open(
         &self,
-        key: Key,
+        recipient: Recipient,
         cursor: Option<EventId>,
         since: Instant,
     ) -> Result<Option<Lease>, Refused> {
@@ -294,11 +298,11 @@ impl Readers {
         let mut confirmed = cursor.is_none();
         let mut released: Option<Instant> = None;
         loop {
-            match Lease::open(key.0, key.1, self.0.broker.clone(), self.0.store.clone()).await {
+            match Lease::open(recipient, self.0.broker.clone(), self.0.store.clone()).await {
                 Ok(mut lease) => {
                     if let (false, Some(cursor)) = (confirmed, cursor) {
                         match lease.catch_up(cursor).await {
-                            Ok(Confirmed::Over) => return Ok(None),
+                            Ok(Confirmed::Over(_)) => return Ok(None),
                             Ok(_) => {}
                             Err(_) => return Err(Refused::Gone),
                         }
@@ -314,7 +318,7 @@ impl Readers {
                 pause = (pause * 2).min(LAST_PAUSE);
                 continue;
             }
-            match self.ask_to_let_go(key, cursor, since).await {
+            match self.ask_to_let_go(recipient, cursor, since).await {
                 Ok(Some(LetGo::Released)) => {
                     confirmed = true;
                     released = Some(Instant::now());
@@ -335,15 +339,16 @@ impl Readers {
 
     async fn ask_to_let_go(
         &self,
-        (session_id, participant_id): Key,
+        recipient: Recipient,
         cursor: Option<EventId>,
         since: Instant,
     ) -> Result<Option<LetGo>, BrokerError> {
         let request_id = Uuid::new_v4();
         let message = PeerMessage::LetGo {
             request_id,
-            session_id,
-            participant_id,
+            session_id: recipient.session,
+            participant_id: recipient.participant,
+            endpoint_id: recipient.endpoint,
             cursor,
             age_ms: u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX),
             from: self.0.instance,
@@ -413,7 +418,7 @@ async fn let_go(slot: &Slot, cursor: Option<EventId>, age: Duration) -> Option<L
     let mut held = slot.lease.lock().await;
     let mut lease = held.take()?;
     if let Some(cursor) = cursor
-        && lease.confirm(cursor).await == Confirmed::Over
+        && matches!(lease.confirm(cursor).await, Confirmed::Over(_))
     {
         return Some(LetGo::Over);
     }

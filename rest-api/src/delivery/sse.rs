@@ -27,7 +27,7 @@ const QUEUE: usize = 16;
 const GREETING: &str = "retry: 1000\n: connected\n\n";
 const COMMENT: &str = ": \n\n";
 
-/// The body of the stream; ends when the reader is superseded, the participant has left, or the token expires.
+/// The body of the stream; ends when the reader is superseded, the endpoint's last event was written, or the token expires.
 pub fn stream(reader: Reader, expires_at: Option<UnixMillis>, timings: &Timings) -> ReceiverStream<Bytes> {
     let (sender, receiver) = mpsc::channel(QUEUE);
     let pump = Pump { reader, sender, timings: timings.clone(), expires: deadline(expires_at), written: 0 };
@@ -76,7 +76,7 @@ impl Pump {
         loop {
             self.write_events().await?;
             let lease = self.reader.lease()?;
-            if lease.has_ended() {
+            if lease.end().is_some() {
                 return None;
             }
             let comment = tokio::select! {

@@ -9,6 +9,7 @@
 //! | 4000 | another reader took over |
 //! | 4001 | left, removed, or the session is closed |
 //! | 4002 | the token has expired |
+//! | 4003 | the endpoint is gone: replaced by a newer one, or not read for too long |
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use serde::Deserialize;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::lease::Confirmed;
-use super::{Reader, Readers, Refused};
+use super::{Ends, Reader, Readers, Refused};
 use crate::config::Timings;
 use crate::metrics::{self, Gauge};
 
@@ -34,6 +35,7 @@ pub const TOO_BIG: u16 = 1009;
 pub const SUPERSEDED: u16 = 4000;
 pub const OVER: u16 = 4001;
 pub const EXPIRED: u16 = 4002;
+pub const ENDPOINT_GONE: u16 = 4003;
 
 /// A message of the client.
 #[derive(Deserialize)]
@@ -84,7 +86,7 @@ pub async fn serve(
 fn refused_code(refused: &Refused) -> u16 {
     match refused {
         Refused::Superseded => SUPERSEDED,
-        Refused::Gone => OVER,
+        Refused::Gone => ENDPOINT_GONE,
         Refused::ShuttingDown | Refused::Failed(_) => GOING_AWAY,
     }
 }
@@ -94,6 +96,7 @@ async fn close(mut socket: WebSocket, code: u16) {
         SUPERSEDED => "another reader took over",
         OVER => "left or closed",
         EXPIRED => "the token has expired",
+        ENDPOINT_GONE => "the endpoint is gone",
         UNSUPPORTED => "text messages only",
         POLICY => "not an acknowledgement, or too many",
         TOO_BIG => "the message is too big",
@@ -139,18 +142,18 @@ impl<'a> Stream<'a> {
         let mut leave_at = None;
         loop {
             self.send_events().await?;
-            let lease = self.reader.lease().ok_or(End::Close(OVER))?;
-            if lease.has_ended() && leave_at.is_none() {
-                leave_at = Some(Instant::now() + LINGER);
+            let lease = self.reader.lease().ok_or(End::Close(ENDPOINT_GONE))?;
+            if let (Some(end), None) = (lease.end(), &leave_at) {
+                leave_at = Some((Instant::now() + LINGER, end_code(end)));
             }
             tokio::select! {
-                () = until(leave_at) => return Err(End::Close(OVER)),
+                code = until(leave_at) => return Err(End::Close(code)),
                 _ = ping.tick() => self.ping().await?,
                 message = self.socket.recv() => self.receive(message).await?,
                 filled = lease.fill() => {
                     if filled.is_err() {
                         self.reader.discard();
-                        return Err(End::Close(OVER));
+                        return Err(End::Close(ENDPOINT_GONE));
                     }
                 }
             }
@@ -159,7 +162,7 @@ impl<'a> Stream<'a> {
 
     async fn send_events(&mut self) -> Result<(), End> {
         loop {
-            let lease = self.reader.lease().ok_or(End::Close(OVER))?;
+            let lease = self.reader.lease().ok_or(End::Close(ENDPOINT_GONE))?;
             let Some(text) = lease.events().nth(self.sent).map(|held| held.json.clone()) else {
                 return Ok(());
             };
@@ -202,23 +205,34 @@ impl<'a> Stream<'a> {
     }
 
     async fn confirm(&mut self, cursor: EventId) -> Result<(), End> {
-        let lease = self.reader.lease().ok_or(End::Close(OVER))?;
+        let lease = self.reader.lease().ok_or(End::Close(ENDPOINT_GONE))?;
         let before = lease.held();
         let confirmed = lease.confirm(cursor).await;
         self.sent = self.sent.saturating_sub(before - lease.held());
         match confirmed {
-            Confirmed::Over => {
+            Confirmed::Over(end) => {
                 self.reader.discard();
-                Err(End::Close(OVER))
+                Err(End::Close(end_code(end)))
             }
             Confirmed::Removed | Confirmed::Unknown => Ok(()),
         }
     }
 }
 
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
+/// The close code for a stream whose last event was this.
+fn end_code(end: Ends) -> u16 {
+    match end {
+        Ends::Replaced => ENDPOINT_GONE,
+        Ends::No | Ends::Left | Ends::Closed => OVER,
+    }
+}
+
+async fn until(leave_at: Option<(Instant, u16)>) -> u16 {
+    match leave_at {
+        Some((at, code)) => {
+            tokio::time::sleep_until(at).await;
+            code
+        }
         None => std::future::pending().await,
     }
 }

@@ -7,7 +7,7 @@ use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{FromRequestParts, State};
 use axum::response::{IntoResponse, Response};
-use common::model::{EventId, ParticipantId, SessionId};
+use common::model::{EndpointId, EventId, ParticipantId, SessionId, SessionState};
 use futures::StreamExt as _;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, header};
@@ -18,7 +18,7 @@ use super::problems::EventsProblems;
 use super::{LAST_EVENT_ID, private};
 use crate::auth::{Caller, StreamCaller};
 use crate::delivery::poll::{self, Poll};
-use crate::delivery::{Acquired, Refused, sse, websocket};
+use crate::delivery::{Acquired, Recipient, Refused, sse, websocket};
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{Path, Query};
 use crate::state::ApiState;
@@ -38,19 +38,28 @@ pub struct EventPage {
 
 #[derive(Debug, Deserialize)]
 pub struct EventsQuery {
+    endpoint: Option<EndpointId>,
     cursor: Option<EventId>,
     wait: Option<u32>,
     limit: Option<u32>,
 }
 
+#[derive(Debug, Deserialize)]
+pub struct StreamQuery {
+    endpoint: Option<EndpointId>,
+}
+
 /// Read events by long poll, or as a stream with `Accept: text/event-stream`.
 ///
-/// A newer reader of the same participant, on any instance, takes over from an older one.
+/// Events belong to an endpoint: who joins again reads those of the new one, while the stream of the old one ends. A
+/// newer reader of the same endpoint, on any instance, takes over from an older one.
 #[utoipa::path(
     get, path = "/v1/sessions/{session_id}/participants/{participant_id}/events", tag = "events",
     params(
         ("session_id" = SessionId, Path),
         ("participant_id" = ParticipantId, Path),
+        ("endpoint" = Option<EndpointId>, Query, description = "Of the join reply. Without it the participant's \
+            current endpoint is looked up"),
         ("cursor" = Option<EventId>, Query, description = "Confirms everything up to and including this event"),
         ("wait" = Option<u32>, Query, description = "Seconds to wait for an event: 0 to 30, default 0", maximum = 30),
         ("limit" = Option<u32>, Query, description = "Events at most: 1 to 500, default 100", minimum = 1,
@@ -76,14 +85,14 @@ pub async fn read(
     let wait = bounded("wait", query.wait.unwrap_or(0), 0, MAX_WAIT_SECONDS)?;
     let limit = bounded("limit", query.limit.unwrap_or(DEFAULT_EVENTS), 1, MAX_EVENTS)?;
     may_read(&state, &caller, session, participant).await?;
+    let recipient = recipient(&state, session, participant, query.endpoint).await?;
     if wants_stream(&headers) {
         let cursor = last_event_id(&headers)?.or(query.cursor);
-        let reader = acquire(&state, session, participant, cursor).await?;
+        let reader = acquire(&state, recipient, cursor).await?;
         return Ok(stream(&state, &caller, reader));
     }
     let poll = Poll {
-        session,
-        participant,
+        recipient,
         cursor: query.cursor,
         wait: Duration::from_secs(wait.into()),
         limit: limit as usize,
@@ -98,11 +107,13 @@ pub async fn read(
     params(
         ("session_id" = SessionId, Path),
         ("participant_id" = ParticipantId, Path),
+        ("endpoint" = Option<EndpointId>, Query, description = "Of the join reply. Without it the participant's \
+            current endpoint is looked up"),
         ("access_token" = Option<String>, Query, description = "For clients that cannot send headers"),
     ),
     responses(
         (status = 101, description = "Text frames with one event each. Close code 4000: another reader took over, \
-            4001: left, removed or session closed, 4002: token expired, 1008: not an acknowledgement, or too many"),
+            4001: left, removed or session closed, 4002: token expired, 4003: the endpoint is gone, 1008: not an acknowledgement, or too many"),
         EventsProblems,
     ),
 )]
@@ -110,10 +121,12 @@ pub async fn websocket(
     State(state): State<ApiState>,
     StreamCaller(caller): StreamCaller,
     Path((session, participant)): Path<(SessionId, ParticipantId)>,
+    Query(query): Query<StreamQuery>,
     Upgrade(upgrade): Upgrade,
 ) -> ApiResult<Response> {
     may_read(&state, &caller, session, participant).await?;
-    let reader = acquire(&state, session, participant, None).await?;
+    let recipient = recipient(&state, session, participant, query.endpoint).await?;
+    let reader = acquire(&state, recipient, None).await?;
     let expires = sse::deadline(caller.expires_at());
     let upgrade = upgrade.max_message_size(websocket::MAX_MESSAGE).max_frame_size(websocket::MAX_MESSAGE);
     Ok(upgrade.on_upgrade(move |socket| async move {
@@ -153,15 +166,37 @@ async fn may_read(
     caller.owns(&state.owner(session).await?)
 }
 
-/// Like [`crate::delivery::Readers::acquire`], with what has a status of its own as errors.
-async fn acquire(
+/// Whose events are wanted: those of the endpoint that the request names, else of the participant's current one.
+async fn recipient(
     state: &ApiState,
     session: SessionId,
     participant: ParticipantId,
-    cursor: Option<EventId>,
-) -> ApiResult<Acquired> {
-    match state.readers.acquire(session, participant, cursor).await {
-        Err(Refused::Gone) => Err(ApiError::participant_not_found()),
+    endpoint: Option<EndpointId>,
+) -> ApiResult<Recipient> {
+    let endpoint = match endpoint {
+        Some(endpoint) => endpoint,
+        None => current_endpoint(state, session, participant).await?,
+    };
+    Ok(Recipient { session, participant, endpoint })
+}
+
+async fn current_endpoint(
+    state: &ApiState,
+    session: SessionId,
+    participant: ParticipantId,
+) -> ApiResult<EndpointId> {
+    let session = state.store.session(session).await?.ok_or_else(ApiError::session_not_found)?;
+    if session.state == SessionState::Closed {
+        return Err(ApiError::session_closed());
+    }
+    let present = session.participant(participant).ok_or_else(ApiError::participant_not_found)?;
+    present.endpoint.as_ref().map(|endpoint| endpoint.id).ok_or_else(ApiError::endpoint_gone)
+}
+
+/// Like [`crate::delivery::Readers::acquire`], with what has a status of its own as errors.
+async fn acquire(state: &ApiState, recipient: Recipient, cursor: Option<EventId>) -> ApiResult<Acquired> {
+    match state.readers.acquire(recipient, cursor).await {
+        Err(Refused::Gone) => Err(ApiError::endpoint_gone()),
         Err(Refused::Failed(error)) => Err(error),
         acquired => Ok(acquired),
     }

@@ -40,8 +40,8 @@ problems! {
     SessionProblems: &[CHECKED, &[SessionNotFound]];
     CloseProblems: &[CHECKED, COMMAND, &[SessionNotFound]];
     LinkProblems: &[CHECKED, BODY, &[SessionNotFound, SessionClosed, LimitExceeded]];
-    JoinProblems: &[CHECKED, BODY, COMMAND, &[SessionNotFound, SessionClosed, ParticipantConflict, InvalidSdp,
-        LimitExceeded]];
+    JoinProblems: &[CHECKED, BODY, COMMAND, &[SessionNotFound, SessionClosed, ParticipantConflict,
+        EndpointConflict, EndpointGone, InvalidSdp, LimitExceeded]];
     ParticipantsProblems: &[CHECKED, &[SessionNotFound, SessionClosed]];
     ParticipantProblems: &[CHECKED, &[SessionNotFound, ParticipantNotFound]];
     LeaveProblems: &[CHECKED, COMMAND, &[SessionNotFound, ParticipantNotFound, SessionClosed]];
@@ -49,7 +49,7 @@ problems! {
     AnswerProblems: &[CHECKED, BODY, COMMAND, ENDPOINT, &[InvalidSdp, NoOfferPending, LimitExceeded]];
     CandidatesProblems: &[CHECKED, BODY, COMMAND, ENDPOINT, &[InvalidCandidate, LimitExceeded]];
     TrackProblems: &[CHECKED, BODY, COMMAND, ENDPOINT, &[TrackNotFound]];
-    EventsProblems: &[CHECKED, &[SessionNotFound, ParticipantNotFound]];
+    EventsProblems: &[CHECKED, ENDPOINT];
     DemoProblems: &[BODY, COMMAND, &[InvalidRequest, Forbidden, NotFound, Internal, Unavailable, SessionConflict,
         LimitExceeded]];
     MetricsProblems: &[&[NotFound]];

@@ -17,6 +17,7 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 use tracing::Instrument as _;
 
+use crate::delivery::Recipient;
 use crate::error::{ApiError, ApiResult, Code};
 use crate::metrics;
 use crate::state::ApiState;
@@ -39,6 +40,31 @@ pub enum Route {
     Workers,
     Session(SessionId),
     Worker(WorkerId),
+}
+
+/// Who learns the result of a command whose request no longer waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// There is no participant to tell.
+    Nobody,
+    Endpoint(Recipient),
+    /// Whichever endpoint the participant then has.
+    Participant(SessionId, ParticipantId),
+}
+
+impl Audience {
+    /// Whose queue gets the result, when there is one.
+    async fn recipient(self, state: &ApiState) -> Option<Recipient> {
+        match self {
+            Self::Nobody => None,
+            Self::Endpoint(recipient) => Some(recipient),
+            Self::Participant(session, participant) => {
+                let found = state.store.session(session).await.ok().flatten()?;
+                let endpoint = found.participant(participant)?.endpoint.as_ref()?.id;
+                Some(Recipient { session, participant, endpoint })
+            }
+        }
+    }
 }
 
 /// The result of a command as a client sees it: a status and a body.
@@ -88,7 +114,7 @@ pub async fn run<T, F, Fut>(
     state: &ApiState,
     context: &CommandContext,
     route: Route,
-    who: Option<(SessionId, ParticipantId)>,
+    who: Audience,
     body: CommandBody,
     finish: F,
 ) -> ApiResult<Outcome<T>>
@@ -200,13 +226,8 @@ async fn why_unroutable(state: &ApiState, id: SessionId) -> ApiResult<ApiError> 
 }
 
 /// Sends `command.completed` to the participant whose request no longer waits.
-async fn tell<T: Completed>(
-    state: &ApiState,
-    who: Option<(SessionId, ParticipantId)>,
-    command_id: CommandId,
-    outcome: ApiResult<T>,
-) {
-    let Some((session_id, participant_id)) = who else {
+async fn tell<T: Completed>(state: &ApiState, who: Audience, command_id: CommandId, outcome: ApiResult<T>) {
+    let Some(recipient) = who.recipient(state).await else {
         metrics::reply("unmatched");
         return;
     };
@@ -217,14 +238,13 @@ async fn tell<T: Completed>(
             (problem.status, body_of(&problem))
         }
     };
-    let event = Event::new(session_id, EventBody::CommandCompleted { command_id, status, result });
+    let event = Event::new(recipient.session, EventBody::CommandCompleted { command_id, status, result });
     let message = Message {
         body: serde_json::to_vec(&event).expect("an event has text keys only"),
         message_id: event.id.to_string(),
         ttl: None,
     };
-    let queue = topology::user_queue_name(session_id, participant_id);
-    match state.broker.send(Destination::Queue(&queue), message).await {
+    match state.broker.send(Destination::Queue(&recipient.queue_name()), message).await {
         Ok(()) => metrics::reply("event"),
         Err(error) => {
             metrics::reply("unmatched");

@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::sessions::unexpected;
-use super::{CommandContext, Completed, Nothing, Outcome, Route, open_session, run};
+use super::{Audience, CommandContext, Completed, Nothing, Outcome, Route, open_session, run};
 use crate::auth::{Caller, Role};
+use crate::delivery::Recipient;
 use crate::error::{ApiError, ApiResult, Code};
 use crate::state::ApiState;
 
@@ -122,10 +123,13 @@ pub struct Whose {
     pub participant: ParticipantId,
 }
 
-impl Whose {
-    fn who(self) -> Option<(SessionId, ParticipantId)> {
-        Some((self.session, self.participant))
-    }
+/// The endpoint that a command is for learns its result.
+fn audience(target: &Target) -> Audience {
+    Audience::Endpoint(Recipient {
+        session: target.session_id,
+        participant: target.participant_id,
+        endpoint: target.endpoint_id,
+    })
 }
 
 /// Negotiates the client's offer.
@@ -140,7 +144,7 @@ pub async fn offer(
     let target = find(state, caller, whose, body.destination.as_deref()).await?;
     let offer = Offer { sdp: body.sdp, revision: body.revision, tracks: body.tracks };
     let command = CommandBody::Offer { target, offer };
-    run(state, context, Route::Worker(target.worker_id), whose.who(), command, |reply| async move {
+    run(state, context, Route::Worker(target.worker_id), audience(&target), command, |reply| async move {
         match reply? {
             ReplyBody::Answered { answer, tracks } => {
                 Ok(OfferAnswer { sdp: answer.sdp, revision: answer.revision, tracks })
@@ -163,7 +167,7 @@ pub async fn answer(
     let target = find(state, caller, whose, body.destination.as_deref()).await?;
     let answer = Answer { sdp: body.sdp, revision: body.revision };
     let command = CommandBody::Answer { target, answer };
-    accepted(state, context, whose, target, command).await
+    accepted(state, context, target, command).await
 }
 
 /// Hands the client's candidates on.
@@ -186,7 +190,7 @@ pub async fn candidates(
     }
     let target = find(state, caller, whose, body.destination.as_deref()).await?;
     let command = CommandBody::Candidates { target, candidates: body.candidates };
-    accepted(state, context, whose, target, command).await
+    accepted(state, context, target, command).await
 }
 
 /// Mutes or unmutes a track: one's own, or as a moderator.
@@ -202,7 +206,7 @@ pub async fn change_track(
     let target = find(state, caller, whose, body.destination.as_deref()).await?;
     let by_admin = role != Role::Own;
     let command = CommandBody::Mute { target, track_id, muted: body.muted, by_admin };
-    run(state, context, Route::Worker(target.worker_id), whose.who(), command, |reply| async move {
+    run(state, context, Route::Worker(target.worker_id), audience(&target), command, |reply| async move {
         match reply? {
             ReplyBody::Muted { track } => Ok(track),
             other => Err(unexpected(&other)),
@@ -214,11 +218,10 @@ pub async fn change_track(
 async fn accepted(
     state: &ApiState,
     context: &CommandContext,
-    whose: Whose,
     target: Target,
     command: CommandBody,
 ) -> ApiResult<Outcome<Nothing>> {
-    run(state, context, Route::Worker(target.worker_id), whose.who(), command, |reply| async move {
+    run(state, context, Route::Worker(target.worker_id), audience(&target), command, |reply| async move {
         match reply? {
             ReplyBody::Accepted => Ok(Nothing),
             other => Err(unexpected(&other)),

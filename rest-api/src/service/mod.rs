@@ -7,7 +7,7 @@ pub mod links;
 pub mod participants;
 pub mod sessions;
 
-pub use commands::{CommandContext, Completed, Nothing, Outcome, Route, run};
+pub use commands::{Audience, CommandContext, Completed, Nothing, Outcome, Route, run};
 
 use common::model::{CommandId, Session, SessionId, SessionState};
 use uuid::{Builder, Uuid, Variant, Version};

@@ -13,17 +13,21 @@ use super::endpoints::OfferBody;
 use super::links::mint;
 use super::sessions::{ParticipantList, unexpected};
 use super::{
-    CommandContext, Completed, Nothing, Outcome, Route, check_name, made_from, open_session, owned_session,
-    run,
+    Audience, CommandContext, Completed, Nothing, Outcome, Route, check_name, made_from, open_session,
+    owned_session, run,
 };
 use crate::auth::{Caller, Role};
 use crate::config::IceServer;
+use crate::delivery::Recipient;
 use crate::error::{ApiError, ApiResult, Code};
 use crate::state::ApiState;
 use crate::view::ParticipantView;
 
 /// Keeps the ids of participants apart from others that are made from commands.
 const PARTICIPANTS: Uuid = Uuid::from_u128(0x8a4e_21d7_90c3_4f16_8d35_0e7b_5a1e_0002);
+
+/// Keeps the ids of endpoints apart from others that are made from commands.
+const ENDPOINTS: Uuid = Uuid::from_u128(0x8a4e_21d7_90c3_4f16_8d35_0e7b_5a1e_0003);
 
 /// Who joins, and how.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -32,6 +36,9 @@ pub struct JoinSession {
     /// Brought by the client, taken from the token, or made by the server. One that is in the session rejoins.
     #[serde(default)]
     pub participant_id: Option<ParticipantId>,
+    /// Brought by the client, or made by the server: a new one for every join. The queue of events has its name.
+    #[serde(default)]
+    pub endpoint_id: Option<EndpointId>,
     /// What others see; a name in the token wins.
     #[serde(default)]
     #[schema(max_length = 256)]
@@ -97,16 +104,18 @@ pub async fn join(
 ) -> ApiResult<Outcome<JoinedSession>> {
     caller.may_join(session_id)?;
     let session = open_session(state, caller, session_id).await?;
-    let (participant_id, brought) = identify(caller, &session, wanted.participant_id, context.command_id)?;
+    let participant_id = identify(caller, &session, wanted.participant_id, context.command_id)?;
+    let endpoint_id = identify_endpoint(&session, wanted.endpoint_id, participant_id, context.command_id)?;
+    let recipient = Recipient { session: session_id, participant: participant_id, endpoint: endpoint_id };
     let present = session.participant(participant_id);
     let name = name(caller, present, wanted.name)?;
     let grants = grants(caller, present);
-    let rejoins = present.is_some();
-    declare(state, session_id, participant_id).await?;
+    declare(state, recipient).await?;
 
     let body = CommandBody::Join {
         session_id,
         participant_id,
+        endpoint_id,
         name,
         grants,
         server_offers: wanted.server_offers,
@@ -116,39 +125,56 @@ pub async fn join(
         state: state.clone(),
         owner: session.key_id,
         given_name: caller.claims().and_then(|claims| claims.name.clone()),
-        session_id,
-        participant_id,
-        brought,
-        rejoins,
+        recipient,
     };
-    let who = Some((session_id, participant_id));
+    let who = Audience::Endpoint(recipient);
     run(state, context, Route::Session(session_id), who, body, |reply| joined.finish(reply)).await
 }
 
-/// Which participant joins, and whether the id was made by somebody else than this request.
+/// Which participant joins.
 fn identify(
     caller: &Caller,
     session: &Session,
     wanted: Option<ParticipantId>,
     command_id: CommandId,
-) -> ApiResult<(ParticipantId, bool)> {
+) -> ApiResult<ParticipantId> {
     let own = caller.claims().map(|claims| claims.sub);
     match (own, wanted) {
         // The backend may join as anybody.
-        (None, Some(id)) => Ok((id, true)),
+        (None, Some(id)) => Ok(id),
         (Some(Some(own)), Some(id)) if own != id => {
             Err(ApiError::forbidden("the token is for another participant"))
         }
-        (Some(Some(own)), _) => Ok((own, true)),
+        (Some(Some(own)), _) => Ok(own),
         // A link that everybody may open: it must not take the place of somebody who is there. The same join once
         // more is no conflict.
         (Some(None), Some(id)) => match session.participant(id) {
             Some(present) if present.command_id != command_id => {
                 Err(ApiError::new(Code::ParticipantConflict, "the participant is in the session already"))
             }
-            _ => Ok((id, true)),
+            _ => Ok(id),
         },
-        (_, None) => Ok((ParticipantId::from_uuid(made_from(command_id, &PARTICIPANTS)), false)),
+        (_, None) => Ok(ParticipantId::from_uuid(made_from(command_id, &PARTICIPANTS))),
+    }
+}
+
+/// The id of the endpoint that the join makes. It must be new, unless this is the same join once more.
+fn identify_endpoint(
+    session: &Session,
+    wanted: Option<EndpointId>,
+    participant_id: ParticipantId,
+    command_id: CommandId,
+) -> ApiResult<EndpointId> {
+    let Some(id) = wanted else {
+        return Ok(EndpointId::from_uuid(made_from(command_id, &ENDPOINTS)));
+    };
+    let has_it = |present: &&Participant| present.endpoint.as_ref().is_some_and(|endpoint| endpoint.id == id);
+    match session.participants.iter().find(has_it) {
+        Some(owner) if owner.id != participant_id || owner.command_id != command_id => Err(ApiError::new(
+            Code::EndpointConflict,
+            "the endpoint id is taken: bring a new one for every join",
+        )),
+        _ => Ok(id),
     }
 }
 
@@ -170,13 +196,14 @@ fn grants(caller: &Caller, present: Option<&Participant>) -> Grants {
 }
 
 /// The user queue must be bound before the join takes effect: no event may fall between.
-async fn declare(state: &ApiState, session: SessionId, participant: ParticipantId) -> ApiResult<()> {
-    let queue = topology::user_queue(session, participant);
+async fn declare(state: &ApiState, recipient: Recipient) -> ApiResult<()> {
+    let session = recipient.session;
+    let queue = recipient.queue();
     state.broker.declare_queue(&queue).await?;
     match state.broker.bind(&queue.name, &topology::session_exchange_name(session)).await {
         // Its exchange goes when a session closes.
         Err(error) if error.kind == BrokerErrorKind::Unroutable => {
-            discard(state, session, participant).await;
+            discard(state, recipient).await;
             Err(match state.store.session(session).await? {
                 None => ApiError::session_not_found(),
                 Some(found) if found.state == common::model::SessionState::Closed => {
@@ -189,9 +216,8 @@ async fn declare(state: &ApiState, session: SessionId, participant: ParticipantI
     }
 }
 
-async fn discard(state: &ApiState, session: SessionId, participant: ParticipantId) {
-    let queue = topology::user_queue_name(session, participant);
-    if let Err(error) = state.broker.delete_queue(&queue).await {
+async fn discard(state: &ApiState, recipient: Recipient) {
+    if let Err(error) = state.broker.delete_queue(&recipient.queue_name()).await {
         tracing::debug!(error = %error, "an unused user queue stays until it expires");
     }
 }
@@ -202,28 +228,20 @@ struct Joining {
     /// The API key that owns the session: it signs the participant's token.
     owner: String,
     given_name: Option<String>,
-    session_id: SessionId,
-    participant_id: ParticipantId,
-    brought: bool,
-    rejoins: bool,
+    recipient: Recipient,
 }
 
 impl Joining {
     async fn finish(self, reply: ApiResult<ReplyBody>) -> ApiResult<JoinedSession> {
         let state = &self.state;
         match reply {
-            Ok(ReplyBody::Joined(reply)) => {
-                if self.brought {
-                    // A reader of an earlier stay may have removed the queue while this join was on its way.
-                    declare(state, self.session_id, self.participant_id).await?;
-                }
-                self.joined(*reply)
-            }
+            Ok(ReplyBody::Joined(reply)) => self.joined(*reply),
             Ok(other) => Err(unexpected(&other)),
             Err(error) => {
-                // `expired` is no refusal: the join may still take effect.
-                if !self.rejoins && error.code != Code::Expired && error.code != Code::Unavailable {
-                    discard(state, self.session_id, self.participant_id).await;
+                // The first two are no refusals: the join may still take effect. In a conflict the queue may be the one
+                // of the endpoint that has the id.
+                if !matches!(error.code, Code::Expired | Code::Unavailable | Code::EndpointConflict) {
+                    discard(state, self.recipient).await;
                 }
                 Err(error)
             }
@@ -238,13 +256,13 @@ impl Joining {
             room_admin: grants.admin,
             can_publish: Some(grants.can_publish),
             can_subscribe: Some(grants.can_subscribe),
-            ..VideoGrants::join(self.session_id)
+            ..VideoGrants::join(self.recipient.session)
         };
         let mut claims = Claims::expiring_in(&self.owner, config.participant_token_ttl, video);
         claims.sub = Some(joined.participant.id);
         claims.name = self.given_name;
         Ok(JoinedSession {
-            session_id: self.session_id,
+            session_id: self.recipient.session,
             endpoint_id: joined.target.endpoint_id,
             destination: config.keys.seal(&joined.target, &self.owner),
             token: mint(&self.state, &claims)?,
@@ -295,7 +313,8 @@ pub async fn leave(
     caller.owns(&state.owner(session_id).await?)?;
     let reason = if role == Role::Own { LeaveReason::Left } else { LeaveReason::Removed };
     let body = CommandBody::Leave { session_id, participant_id, reason };
-    let who = Some((session_id, participant_id));
+    // Who has left is told by `participant.left`; only a refusal finds somebody to tell.
+    let who = Audience::Participant(session_id, participant_id);
     run(state, context, Route::Session(session_id), who, body, |reply| async move {
         match reply {
             Ok(ReplyBody::Left) => Ok(Nothing),

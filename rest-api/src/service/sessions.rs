@@ -9,7 +9,9 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::links::{Link, join_link};
-use super::{CommandContext, Completed, Nothing, Outcome, Route, check_name, made_from, owned_session, run};
+use super::{
+    Audience, CommandContext, Completed, Nothing, Outcome, Route, check_name, made_from, owned_session, run,
+};
 use crate::auth::Caller;
 use crate::error::{ApiError, ApiResult, Code};
 use crate::state::ApiState;
@@ -88,7 +90,7 @@ pub async fn create(
     let body = CommandBody::CreateSession { session_id: id, name: wanted.name, key_id: key_id.clone() };
     declare(state, id).await?;
     let shared = state.clone();
-    run(state, context, Route::Workers, None, body, move |reply| async move {
+    run(state, context, Route::Workers, Audience::Nobody, body, move |reply| async move {
         let session = match reply {
             Ok(ReplyBody::SessionCreated { session }) => session,
             Ok(other) => return Err(unexpected(&other)),
@@ -166,7 +168,7 @@ pub async fn close(
         return Ok(Outcome::Done(Nothing));
     }
     let body = CommandBody::CloseSession { session_id: id };
-    run(state, context, Route::Session(id), None, body, |reply| async move {
+    run(state, context, Route::Session(id), Audience::Nobody, body, |reply| async move {
         match reply {
             Ok(ReplyBody::SessionClosed) => Ok(Nothing),
             Err(error) if error.code == Code::SessionClosed => Ok(Nothing),

@@ -185,7 +185,7 @@ async fn a_moderator_mutes_and_removes_others_and_closes_the_session() {
     assert!(by_admin(&worker));
     // A moderator does not negotiate for others, nor read their events.
     moderator.post(&member.path("/offer"), json!({"sdp": "v=0"})).await.is_problem(403, "forbidden");
-    moderator.get(&member.path("/events")).await.is_problem(403, "forbidden");
+    moderator.get(&member.events("")).await.is_problem(403, "forbidden");
     assert_eq!(moderator.get(&member.path("")).await.status, 200);
     assert_eq!(moderator.delete(&member.path("")).await.status, 204);
     match worker.seen().pop().unwrap().body {
@@ -219,8 +219,8 @@ async fn the_backend_may_do_everything_in_its_sessions() {
     assert_eq!(backend.get(&member.path("")).await.status, 200);
     assert_eq!(backend.post(&member.path("/offer"), json!({"sdp": "v=0"})).await.status, 200);
     assert_eq!(backend.post(&member.path("/answer"), json!({"sdp": "v=0", "revision": 1})).await.status, 204);
-    system.send_number(session, member.id, 1).await;
-    let page = backend.get(&member.path("/events?wait=20")).await;
+    system.send_number(&member, 1).await;
+    let page = backend.get(&member.events("wait=20")).await;
     assert_eq!(page.json["events"][0]["data"]["epoch"], 1);
     assert_eq!(backend.delete(&member.path("")).await.status, 204);
 }

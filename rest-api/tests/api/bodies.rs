@@ -107,14 +107,14 @@ async fn ids_and_parameters_in_the_address_are_checked() {
     for query in
         ["wait=31", "wait=-1", "wait=x", "limit=0", "limit=501", "cursor=evt_1", "cursor=", "wait=1&wait=2"]
     {
-        let refused = backend.get(&member.path(&format!("/events?{query}"))).await;
+        let refused = backend.get(&member.events(query)).await;
         refused.is_problem(400, "invalid_request");
     }
     for query in ["limit=0", "limit=501", "after=x", "limit=99999999999"] {
         backend.get(&format!("/v1/sessions?{query}")).await.is_problem(400, "invalid_request");
     }
     let stream = backend.header("accept", "text/event-stream").header("last-event-id", "17");
-    stream.get(&member.path("/events")).await.is_problem(400, "invalid_request");
+    stream.get(&member.events("")).await.is_problem(400, "invalid_request");
     let keyed = backend.header("idempotency-key", "seventeen");
     keyed.post("/v1/sessions", json!({})).await.is_problem(400, "invalid_request");
     // Not an upgrade request.

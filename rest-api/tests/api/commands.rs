@@ -23,7 +23,7 @@ async fn a_result_that_takes_longer_arrives_as_an_event() {
     assert_eq!(later.json, json!({"command_id": command}));
     assert_eq!(later.headers["command-id"], command.to_string());
     go.cancel();
-    let page = member.client.get(&member.path("/events?wait=20")).await;
+    let page = member.client.get(&member.events("wait=20")).await;
     let event = &page.json["events"][0];
     assert_eq!(event["type"], "command.completed");
     assert_eq!(event["session_id"], session.to_string());
@@ -49,7 +49,7 @@ async fn a_refusal_that_takes_longer_arrives_as_a_problem() {
         .post(&member.path("/answer"), json!({"sdp": "x", "revision": 9}))
         .await
         .is_problem(409, "no_offer_pending");
-    let page = member.client.get(&member.path("/events?wait=20")).await;
+    let page = member.client.get(&member.events("wait=20")).await;
     let data = &page.json["events"][0]["data"];
     assert_eq!((&data["status"], &data["result"]["code"]), (&json!(409), &json!("no_offer_pending")));
 }
@@ -161,8 +161,8 @@ async fn when_the_store_is_down_requests_that_need_it_are_unavailable() {
     backend.post(&format!("{path}/participants"), json!({})).await.is_problem(503, "unavailable");
     backend.get(&format!("/v1/sessions/{}", SessionId::new())).await.is_problem(503, "unavailable");
     // Events go on: whose session it is was known before.
-    system.send_number(session, member.id, 7).await;
-    let page = member.client.get(&member.path("/events?wait=20")).await;
+    system.send_number(&member, 7).await;
+    let page = member.client.get(&member.events("wait=20")).await;
     assert_eq!(page.json["events"][0]["data"]["epoch"], 7);
     system.store.set_down(false);
     assert_eq!(backend.get(&path).await.status, 200);

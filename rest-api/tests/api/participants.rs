@@ -1,7 +1,7 @@
 //! Join, rejoin, leave, participant tokens.
 
 use common::message::{CommandBody, ErrorCode};
-use common::model::{CommandId, ParticipantId, SessionId};
+use common::model::{CommandId, EndpointId, ParticipantId, SessionId};
 use common::token::VideoGrants;
 use rest_api::IceServer;
 use serde_json::json;
@@ -163,14 +163,59 @@ async fn a_refused_join_leaves_no_queue_behind() {
     let session = create_session(&backend).await;
     let id = ParticipantId::new();
     worker.refuse(ErrorCode::InvalidSdp);
-    let body = json!({"participant_id": id, "offer": {"sdp": "nonsense"}});
+    let endpoint = EndpointId::new();
+    let body = json!({"participant_id": id, "endpoint_id": endpoint, "offer": {"sdp": "nonsense"}});
     backend.post(&participants(session), body).await.is_problem(400, "invalid_sdp");
-    let queue = common::broker::topology::user_queue_name(session, id);
+    let queue = common::broker::topology::user_queue_name(session, id, endpoint);
     let options = common::broker::InboxOptions { prefetch: 1, exclusive: true };
     let missing = system.broker.open_inbox(&queue, options).await.err().unwrap();
     assert_eq!(missing.kind, common::broker::BrokerErrorKind::Unroutable);
     backend
-        .get(&format!("{}/{id}/events", participants(session)))
+        .get(&format!("{}/{id}/events?endpoint={endpoint}", participants(session)))
         .await
-        .is_problem(404, "participant_not_found");
+        .is_problem(410, "endpoint_gone");
+}
+
+#[tokio::test]
+async fn an_endpoint_id_may_be_brought_and_is_taken_once() {
+    let (_system, _api, worker, backend) = System::single().await;
+    let session = create_session(&backend).await;
+    let (id, endpoint) = (ParticipantId::new(), EndpointId::new());
+    let body = json!({"participant_id": id, "endpoint_id": endpoint});
+    let key = CommandId::new().to_string();
+    let keyed = backend.header("idempotency-key", &key);
+    let joined = keyed.post(&participants(session), body.clone()).await;
+    assert_eq!((joined.status, &joined.json["endpoint_id"]), (201, &json!(endpoint)));
+    // The same join once more is the same endpoint; another join needs an id of its own.
+    let again = keyed.post(&participants(session), body.clone()).await;
+    assert_eq!((again.status, &again.json["endpoint_id"]), (201, &json!(endpoint)));
+    let joins = worker.seen().len();
+    backend.post(&participants(session), body).await.is_problem(409, "endpoint_conflict");
+    let other = json!({"endpoint_id": endpoint});
+    backend.post(&participants(session), other).await.is_problem(409, "endpoint_conflict");
+    assert_eq!(worker.seen().len(), joins, "refused before any worker is asked");
+    // Whose it is still reads its events.
+    let events = format!("{}/{id}/events?endpoint={endpoint}", participants(session));
+    assert_eq!(backend.get(&events).await.status, 200);
+}
+
+#[tokio::test]
+async fn the_same_join_without_an_endpoint_id_names_the_same_endpoint() {
+    let (_system, _api, worker, backend) = System::single().await;
+    let session = create_session(&backend).await;
+    let key = CommandId::new().to_string();
+    let keyed = backend.header("idempotency-key", &key);
+    for _ in 0..2 {
+        assert_eq!(keyed.post(&participants(session), json!({})).await.status, 201);
+    }
+    let endpoints: Vec<_> = worker
+        .seen()
+        .into_iter()
+        .filter_map(|command| match command.body {
+            CommandBody::Join { endpoint_id, .. } => Some(endpoint_id),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(endpoints.len(), 2);
+    assert_eq!(endpoints[0], endpoints[1]);
 }

@@ -118,7 +118,7 @@ async fn an_event_reaches_a_websocket_at_once() {
     let mut delays = Vec::new();
     for number in 0..200 {
         let sent = Instant::now();
-        let id = system.send_number(member.session, member.id, number).await;
+        let id = system.send_number(&member, number).await;
         let event = event(&mut socket).await;
         delays.push(sent.elapsed());
         assert_eq!((&event["id"], &event["data"]["epoch"]), (&json!(id), &json!(number)));
@@ -138,14 +138,14 @@ async fn a_websocket_confirms_with_acks_and_repeats_what_was_not() {
     let mut socket = open(&api, &member).await;
     let mut events = Vec::new();
     for number in 0..4 {
-        system.send_number(member.session, member.id, number).await;
+        system.send_number(&member, number).await;
         events.push(event(&mut socket).await);
     }
     ack(&mut socket, &events[1]).await;
     ack(&mut socket, &json!({"id": EventId::new()})).await;
     socket.close(None).await.unwrap();
     let page = eventually("the acknowledged ones to be gone", async || {
-        let page = member.client.get(&member.path("/events?wait=20")).await;
+        let page = member.client.get(&member.events("wait=20")).await;
         (page.json["events"].as_array().unwrap().len() == 2).then_some(page)
     })
     .await;
@@ -235,16 +235,16 @@ async fn a_client_that_does_not_read_loses_its_connection_and_nobody_else_anythi
         tracks: Vec::new(),
     };
     for number in 0..60 {
-        system.send_event(session, slow.id, body(number)).await;
+        system.send_event(&slow, body(number)).await;
     }
     let mut other = open(&api, &quick).await;
-    system.send_number(session, quick.id, 1).await;
+    system.send_number(&quick, 1).await;
     assert_eq!(event(&mut other).await["data"]["epoch"], 1);
     // The stalled one is given up: with its window unconfirmed, everything is still there for a reader that reads.
     let mut revisions = Vec::new();
     let mut cursor = String::new();
     while revisions.len() < 60 {
-        let page = slow.client.get(&slow.path(&format!("/events?wait=20&limit=10{cursor}"))).await;
+        let page = slow.client.get(&slow.events(&format!("wait=20&limit=10{cursor}"))).await;
         for event in page.json["events"].as_array().unwrap() {
             revisions.push(event["data"]["revision"].as_i64().unwrap());
         }
@@ -259,14 +259,14 @@ async fn streams_end_when_the_participant_leaves_or_the_session_closes() {
     let (_system, api, _worker, backend, member) = single_member().await;
     let other = join(&backend, member.session).await;
     let mut socket = open(&api, &member).await;
-    let mut sse = Sse::open(&other.client, &other.path("/events")).await;
+    let mut sse = Sse::open(&other.client, &other.events("")).await;
     assert_eq!(member.client.delete(&member.path("")).await.status, 204);
     let left = event(&mut socket).await;
     assert_eq!(left["type"], "participant.left");
     ack(&mut socket, &left).await;
     assert_eq!(close_code(&mut socket).await, 4001);
     // Confirmed by the ack: the queue is gone.
-    member.client.get(&member.path("/events")).await.is_problem(404, "participant_not_found");
+    member.client.get(&member.events("")).await.is_problem(410, "endpoint_gone");
     let (_, kind, _) = sse.event().await.unwrap();
     assert_eq!(kind, "participant.left", "another's leaving is an event like any other");
     assert_eq!(backend.delete(&format!("/v1/sessions/{}", member.session)).await.status, 204);
@@ -275,9 +275,9 @@ async fn streams_end_when_the_participant_leaves_or_the_session_closes() {
     assert!(sse.event().await.is_none());
     // `EventSource` reconnects with the last id: an empty stream once, then an error that stops it.
     let resumed = other.client.header("last-event-id", &id);
-    assert!(Sse::open(&resumed, &other.path("/events")).await.frame().await.is_none());
+    assert!(Sse::open(&resumed, &other.events("")).await.frame().await.is_none());
     let stream = resumed.header("accept", "text/event-stream");
-    stream.get(&other.path("/events")).await.is_problem(404, "participant_not_found");
+    stream.get(&other.events("")).await.is_problem(410, "endpoint_gone");
 }
 
 #[tokio::test]
@@ -301,7 +301,7 @@ async fn streams_end_when_the_token_expires() {
     let mut socket = try_open(&api, &path).await.unwrap();
     assert_eq!(close_code(&mut socket).await, 4002);
     let client = backend.with(Auth::Bearer(brief(other.id)));
-    let mut sse = Sse::open(&client, &other.path("/events")).await;
+    let mut sse = Sse::open(&client, &other.events("")).await;
     assert!(sse.event().await.is_none());
 }
 
@@ -328,11 +328,11 @@ async fn a_websocket_is_refused_before_it_opens() {
 #[tokio::test]
 async fn sse_carries_events_and_resumes_after_the_last_id() {
     let (system, _api, _worker, _backend, member) = single_member().await;
-    let mut sse = Sse::open(&member.client, &member.path("/events")).await;
+    let mut sse = Sse::open(&member.client, &member.events("")).await;
     assert_eq!(sse.frame().await.unwrap(), "retry: 1000\n: connected");
     let mut ids = Vec::new();
     for number in 0..5 {
-        let id = system.send_number(member.session, member.id, number).await;
+        let id = system.send_number(&member, number).await;
         let (shown, kind, data) = sse.event().await.unwrap();
         assert_eq!((shown, kind.as_str()), (id.to_string(), "session.interrupted"));
         assert_eq!((&data["id"], &data["data"]["epoch"]), (&json!(id), &json!(number)));
@@ -340,12 +340,12 @@ async fn sse_carries_events_and_resumes_after_the_last_id() {
     }
     drop(sse);
     let resumed = member.client.header("last-event-id", &ids[2].to_string());
-    let mut sse = Sse::open(&resumed, &member.path("/events")).await;
+    let mut sse = Sse::open(&resumed, &member.events("")).await;
     assert_eq!(sse.event().await.unwrap().0, ids[3].to_string());
     assert_eq!(sse.event().await.unwrap().0, ids[4].to_string());
     // `EventSource` cannot send headers: the token in the address will do.
     let anonymous = member.client.with(Auth::None);
-    let path = member.path(&format!("/events?access_token={}&cursor={}", member.token, ids[3]));
+    let path = member.events(&format!("access_token={}&cursor={}", member.token, ids[3]));
     let mut sse = Sse::open(&anonymous, &path).await;
     assert_eq!(sse.event().await.unwrap().0, ids[4].to_string());
 }
@@ -358,21 +358,21 @@ async fn an_sse_stream_is_kept_alive_and_never_stalls() {
     let backend = Client::new(&api.url, Auth::Basic(KEY, SECRET));
     let session = create_session(&backend).await;
     let member = join(&backend, session).await;
-    let mut sse = Sse::open(&member.client, &member.path("/events")).await;
+    let mut sse = Sse::open(&member.client, &member.events("")).await;
     sse.frame().await.unwrap();
     for _ in 0..3 {
         assert_eq!(sse.frame().await.unwrap(), ": ");
     }
     // More than any window: nobody confirms, and still all arrive in order.
     for number in 0..1_500 {
-        system.send_number(session, member.id, number).await;
+        system.send_number(&member, number).await;
     }
     for number in 0..1_500 {
         assert_eq!(sse.event().await.unwrap().2["data"]["epoch"], number);
     }
     drop(sse);
     // What is within the window comes again.
-    let mut again = Sse::open(&member.client, &member.path("/events")).await;
+    let mut again = Sse::open(&member.client, &member.events("")).await;
     let first = again.event().await.unwrap().2["data"]["epoch"].as_i64().unwrap();
     assert_eq!(first, 1_500 - rest_api::delivery::sse::WINDOW as i64);
 }
@@ -382,7 +382,7 @@ async fn a_websocket_waits_for_acks_at_its_window() {
     let (system, api, _worker, _backend, member) = single_member().await;
     let mut socket = open(&api, &member).await;
     for number in 0..700 {
-        system.send_number(member.session, member.id, number).await;
+        system.send_number(&member, number).await;
     }
     let mut seen = Vec::new();
     for _ in 0..512 {
@@ -402,15 +402,15 @@ async fn a_newer_reader_of_any_kind_ends_an_older_one() {
     let mut first = open(&api, &member).await;
     let mut second = open(&api, &member).await;
     assert_eq!(close_code(&mut first).await, 4000);
-    let mut sse = Sse::open(&member.client, &member.path("/events")).await;
+    let mut sse = Sse::open(&member.client, &member.events("")).await;
     assert_eq!(close_code(&mut second).await, 4000);
     sse.frame().await.unwrap();
     let mut third = open(&api, &member).await;
     assert!(sse.event().await.is_none());
-    let poll = member.client.get(&member.path("/events")).await;
+    let poll = member.client.get(&member.events("")).await;
     assert_eq!(poll.status, 200);
     assert_eq!(close_code(&mut third).await, 4000);
-    system.send_number(member.session, member.id, 1).await;
+    system.send_number(&member, 1).await;
     let mut fourth = open(&api, &member).await;
     assert_eq!(event(&mut fourth).await["data"]["epoch"], 1);
 }
@@ -420,9 +420,9 @@ async fn shutting_down_ends_streams_and_polls_at_once() {
     let (_system, api, _worker, backend, member) = single_member().await;
     let (second, third) = (join(&backend, member.session).await, join(&backend, member.session).await);
     let mut socket = open(&api, &member).await;
-    let mut sse = Sse::open(&second.client, &second.path("/events")).await;
+    let mut sse = Sse::open(&second.client, &second.events("")).await;
     sse.frame().await.unwrap();
-    let poll = tokio::spawn(async move { third.client.get(&third.path("/events?wait=30")).await });
+    let poll = tokio::spawn(async move { third.client.get(&third.events("wait=30")).await });
     tokio::time::sleep(Duration::from_millis(50)).await;
     let began = Instant::now();
     api.shutdown.cancel();
@@ -440,7 +440,7 @@ async fn raw_garbage_on_an_open_websocket_ends_only_that_connection() {
     let MaybeTlsStream::Plain(stream) = socket.get_mut() else { panic!("TLS on loopback") };
     stream.write_all(&[0xff; 64]).await.unwrap();
     while next(&mut socket).await.is_some() {}
-    system.send_number(member.session, member.id, 4).await;
+    system.send_number(&member, 4).await;
     let mut socket = open(&api, &member).await;
     assert_eq!(event(&mut socket).await["data"]["epoch"], 4);
 }

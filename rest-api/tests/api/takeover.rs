@@ -83,17 +83,16 @@ fn assert_in_order(numbers: &[i64], count: i64) {
 async fn alternating_polls_lose_and_reorder_nothing(system: System) {
     const EVENTS: i64 = 5_000;
     let (system, apis, member) = pair(system).await;
-    let (session, participant) = (member.session, member.id);
     let clients = apis.each_ref().map(|api| member.at(api));
     let system = std::sync::Arc::new(system);
     let (progress, mut read) = tokio::sync::watch::channel(0);
     let sending = tokio::spawn({
-        let system = system.clone();
+        let (system, member) = (system.clone(), member.clone());
         async move {
             for number in 0..EVENTS {
                 // Below the queue's length: beyond it the oldest are lost, as documented.
                 read.wait_for(|read| number - read < 1_000).await.unwrap();
-                system.send_number(session, participant, number).await;
+                system.send_number(&member, number).await;
             }
         }
     });
@@ -129,16 +128,24 @@ async fn a_cursor_confirms_on_whichever_instance_it_arrives(system: System) {
     let (system, apis, member) = pair(system).await;
     let [first, second] = apis.each_ref().map(|api| member.at(api));
     for number in 0..6 {
-        system.send_number(member.session, member.id, number).await;
+        system.send_number(&member, number).await;
     }
-    let page = first.get(&member.path("/events?limit=4")).await;
+    // A poll returns with the first that there is; until it is confirmed, the next one has it too.
+    let all = async |client: &Client, query: &str, count: usize| {
+        eventually("the events have arrived", async || {
+            let page = client.get(&member.events(query)).await;
+            (page.json["events"].as_array()?.len() == count).then_some(page)
+        })
+        .await
+    };
+    let page = all(&first, "limit=4", 4).await;
     let cursor = page.json["events"][1]["id"].as_str().unwrap();
-    let page = second.get(&member.path(&format!("/events?cursor={cursor}"))).await;
+    let page = all(&second, &format!("cursor={cursor}"), 4).await;
     let shown: Vec<_> =
         page.json["events"].as_array().unwrap().iter().map(|event| event["data"]["epoch"].clone()).collect();
     assert_eq!(shown, [2, 3, 4, 5], "confirmed through the other instance, the rest in order");
     let cursor = page.json["cursor"].as_str().unwrap();
-    let page = first.get(&member.path(&format!("/events?cursor={cursor}"))).await;
+    let page = first.get(&member.events(&format!("cursor={cursor}"))).await;
     assert_eq!(page.json["events"], json!([]));
 }
 
@@ -147,14 +154,14 @@ async fn the_last_event_can_be_confirmed_on_another_instance(system: System) {
     let [first, second] = apis.each_ref().map(|api| member.at(api));
     system.store.remove_participant(member.session, member.id, RemoveIf::Present).await.unwrap();
     let left = EventBody::ParticipantLeft { participant_id: member.id, reason: LeaveReason::Removed };
-    system.send_event(member.session, member.id, left).await;
-    let page = first.get(&member.path("/events?wait=20")).await;
+    system.send_event(&member, left).await;
+    let page = first.get(&member.events("wait=20")).await;
     assert_eq!(page.json["events"][0]["type"], "participant.left");
     let cursor = page.json["cursor"].as_str().unwrap();
-    let confirmed = second.get(&member.path(&format!("/events?wait=20&cursor={cursor}"))).await;
+    let confirmed = second.get(&member.events(&format!("wait=20&cursor={cursor}"))).await;
     assert_eq!((confirmed.status, &confirmed.json["events"]), (200, &json!([])));
     for client in [first, second] {
-        client.get(&member.path("/events")).await.is_problem(404, "participant_not_found");
+        client.get(&member.events("")).await.is_problem(410, "endpoint_gone");
     }
 }
 
@@ -163,11 +170,11 @@ async fn a_newer_reader_on_another_instance_ends_an_older_one(system: System) {
     let mut first = open(&apis[0], &member).await;
     let mut second = open(&apis[1], &member).await;
     assert_eq!(close_code(&mut first).await, 4000);
-    let mut sse = Sse::open(&member.at(&apis[0]), &member.path("/events")).await;
+    let mut sse = Sse::open(&member.at(&apis[0]), &member.events("")).await;
     assert_eq!(close_code(&mut second).await, 4000);
     sse.frame().await.unwrap();
     let poll = tokio::spawn({
-        let (client, path) = (member.at(&apis[1]), member.path("/events?wait=30"));
+        let (client, path) = (member.at(&apis[1]), member.events("wait=30"));
         async move { client.get(&path).await }
     });
     assert!(sse.event().await.is_none());
@@ -175,7 +182,7 @@ async fn a_newer_reader_on_another_instance_ends_an_older_one(system: System) {
     let superseded =
         tokio::time::timeout(Duration::from_secs(10), poll).await.expect("ends at once").unwrap();
     assert_eq!((superseded.status, &superseded.json["events"]), (200, &json!([])));
-    system.send_number(member.session, member.id, 6).await;
+    system.send_number(&member, 6).await;
     assert_eq!(event(&mut last).await["data"]["epoch"], 6);
 }
 
@@ -186,7 +193,7 @@ async fn streams_that_move_between_instances_lose_and_reorder_nothing(system: Sy
     for round in 0..40 {
         let mut socket = open(&apis[round % 2], &member).await;
         for _ in 0..25 {
-            system.send_number(member.session, member.id, sent).await;
+            system.send_number(&member, sent).await;
             sent += 1;
         }
         // Reads some, acknowledges fewer, and moves on.
@@ -212,14 +219,14 @@ async fn streams_that_move_between_instances_lose_and_reorder_nothing(system: Sy
 async fn an_instance_that_stops_gives_its_queues_back(system: System) {
     let (system, [first, second], member) = pair(system).await;
     for number in 0..3 {
-        system.send_number(member.session, member.id, number).await;
+        system.send_number(&member, number).await;
     }
-    let page = member.at(&first).get(&member.path("/events")).await;
+    let page = member.at(&first).get(&member.events("")).await;
     let cursor = page.json["events"][0]["id"].as_str().unwrap().to_owned();
     first.shutdown.cancel();
     first.ended.await.unwrap().unwrap();
     // Nobody is left to confirm for: the cursor is found among what comes again.
-    let page = member.at(&second).get(&member.path(&format!("/events?wait=20&cursor={cursor}"))).await;
+    let page = member.at(&second).get(&member.events(&format!("wait=20&cursor={cursor}"))).await;
     let shown: Vec<_> =
         page.json["events"].as_array().unwrap().iter().map(|event| event["data"]["epoch"].clone()).collect();
     assert_eq!(shown, [1, 2]);
@@ -228,11 +235,10 @@ async fn an_instance_that_stops_gives_its_queues_back(system: System) {
 async fn an_idle_lease_lapses(system: System) {
     let holder = system.api_with(|config| config.timings.lease_idle = Duration::from_millis(100)).await;
     let member = system.member(&holder).await;
-    let session = member.session;
-    system.send_number(session, member.id, 1).await;
-    let queue = common::broker::topology::user_queue_name(session, member.id);
+    system.send_number(&member, 1).await;
+    let queue = member.queue();
     let options = common::broker::InboxOptions { prefetch: 1, exclusive: true };
-    assert_eq!(member.client.get(&member.path("/events")).await.json["events"].as_array().unwrap().len(), 1);
+    assert_eq!(member.client.get(&member.events("")).await.json["events"].as_array().unwrap().len(), 1);
     let held = system.broker.open_inbox(&queue, options).await.err().unwrap();
     assert_eq!(held.kind, common::broker::BrokerErrorKind::Conflict, "held between two polls");
     let mut inbox =
@@ -244,18 +250,17 @@ async fn an_idle_lease_lapses(system: System) {
 async fn a_queue_that_somebody_else_holds_is_unavailable_within_a_bounded_time(system: System) {
     let api = system.api_with(|config| config.timings.take_over = Duration::from_millis(300)).await;
     let member = system.member(&api).await;
-    let session = member.session;
-    let queue = common::broker::topology::user_queue_name(session, member.id);
+    let queue = member.queue();
     let options = common::broker::InboxOptions { prefetch: 1, exclusive: true };
     // A holder that answers nobody: an instance that hangs.
     let hung = system.broker.open_inbox(&queue, options).await.unwrap();
     let began = Instant::now();
-    let refused = member.client.get(&member.path("/events?wait=30")).await;
+    let refused = member.client.get(&member.events("wait=30")).await;
     refused.is_problem(503, "unavailable");
     assert!(refused.headers.contains_key("retry-after"));
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     drop(hung);
-    system.send_number(session, member.id, 2).await;
-    let page = member.client.get(&member.path("/events?wait=20")).await;
+    system.send_number(&member, 2).await;
+    let page = member.client.get(&member.events("wait=20")).await;
     assert_eq!(page.json["events"][0]["data"]["epoch"], 2);
 }

@@ -69,6 +69,8 @@ struct Seen {
     subscribed: Vec<Subscribed>,
     own_tracks: Vec<Value>,
     offers: usize,
+    /// With which code the events ended.
+    ended: Option<String>,
     /// Whatever must not happen to a client that keeps to the rules.
     errors: Vec<String>,
 }
@@ -207,6 +209,11 @@ impl PollingClient {
     /// Offers of the server so far.
     pub fn offers(&self) -> usize {
         self.shared.seen().offers
+    }
+
+    /// With which code the reading of events ended, once it has.
+    pub fn ended(&self) -> Option<String> {
+        self.shared.seen().ended.clone()
     }
 
     /// What went wrong although this client kept to the rules.
@@ -464,11 +471,11 @@ async fn send_candidates(shared: Arc<Shared>, mut found: mpsc::UnboundedReceiver
     }
 }
 
-/// Polls until the participant is gone.
+/// Polls until the endpoint is gone.
 async fn read_events(shared: Arc<Shared>) {
     let mut cursor: Option<String> = None;
     loop {
-        let mut path = format!("{}/events?wait=20", shared.path);
+        let mut path = format!("{}/events?endpoint={}&wait=20", shared.path, shared.endpoint_id);
         if let Some(cursor) = &cursor {
             path.push_str(&format!("&cursor={cursor}"));
         }
@@ -486,8 +493,11 @@ async fn read_events(shared: Arc<Shared>) {
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 continue;
             }
-            // Left, removed or closed.
-            404 | 410 => return,
+            // Left, removed or closed, or replaced by a later join.
+            404 | 410 => {
+                shared.seen().ended = Some(reply.code().to_owned());
+                return;
+            }
             _ => {
                 shared.wrong(format!("a poll was refused: {reply:?}"));
                 return;

@@ -26,6 +26,7 @@ const TAKEOVERS = 2;
 
 export class EventChannel {
   #api;
+  #endpointId;
   #order;
   #inbox;
   #ended;
@@ -37,14 +38,16 @@ export class EventChannel {
 
   /**
    * @param {import('../api.js').ParticipantApi} api
+   * @param {string} endpointId whose events it brings
    * @param {object} options
    * @param {import('../types.js').TransportName} [options.transport] only this one
    * @param {(event: import('../types.js').ServerEvent) => void} options.deliver each event once, in order
    * @param {(reason: ChannelEnd) => void} options.ended it has stopped; not called after `close`
    * @param {() => number} [options.random]
    */
-  constructor(api, { transport, deliver, ended, random = Math.random }) {
+  constructor(api, endpointId, { transport, deliver, ended, random = Math.random }) {
     this.#api = api;
+    this.#endpointId = endpointId;
     this.#order = transport ? [transport] : PREFERENCE;
     this.#inbox = new Inbox(deliver);
     this.#ended = ended;
@@ -69,7 +72,7 @@ export class EventChannel {
         openedAt = Date.now();
         this.#current = name;
       };
-      const end = await TRANSPORTS[name]({ api: this.#api, inbox: this.#inbox, signal, opened }).catch(
+      const end = await TRANSPORTS[name]({ api: this.#api, endpointId: this.#endpointId, inbox: this.#inbox, signal, opened }).catch(
         (error) => (error instanceof TransportEnd ? error : new TransportEnd('stalled', { cause: error })),
       );
       this.#current = null;

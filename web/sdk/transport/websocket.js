@@ -8,12 +8,12 @@ const OPEN_TIMEOUT_MS = 4000;
 const ACK_DELAY_MS = 50;
 
 /** @type {Record<number, import('./transport.js').EndReason>} */
-const CLOSE_CODES = { 4000: 'taken_over', 4001: 'gone', 4002: 'unauthorized' };
+const CLOSE_CODES = { 4000: 'taken_over', 4001: 'gone', 4002: 'unauthorized', 4003: 'endpoint_gone' };
 
 /** @type {import('./transport.js').Transport} */
-export function webSocket({ api, inbox, signal, opened }) {
+export function webSocket({ api, endpointId, inbox, signal, opened }) {
   return new Promise((_, reject) => {
-    const url = new URL(api.api.url(`${api.path}/events/ws`));
+    const url = new URL(api.api.url(api.events(endpointId, '/ws')));
     url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
     url.searchParams.set('access_token', api.token);
     const socket = new WebSocket(url);

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use common::broker::topology;
-use common::message::{CommandBody, ErrorCode, EventBody, ReplyBody};
+use common::message::{Answer, CommandBody, ErrorCode, EventBody, ReplyBody};
 use common::model::{CommandId, ParticipantId, SessionId};
 use common::store::{Store, StoreErrorKind};
 use common::time::UnixMillis;
@@ -82,6 +83,45 @@ pub async fn a_command_outlives_a_short_outage_of_the_store(system: System) {
     })
     .await;
     assert_eq!(store.session(session).await.unwrap().unwrap().participants.len(), 1);
+    worker.stop().await;
+}
+
+pub async fn a_join_done_again_makes_one_endpoint_and_one_offer(system: System) {
+    let (store, worker) = faulty_worker(&system).await;
+    let api = system.api().await;
+    let session = api.create().await;
+    api.join_as(session, ParticipantId::new(), Some(Peer::new().await.offer())).await.unwrap();
+    let watcher = ParticipantId::new();
+    let mut events = api.events(session, watcher).await;
+    let mut watch = join_body(session, watcher, None);
+    if let CommandBody::Join { server_offers, .. } = &mut watch {
+        *server_offers = true;
+    }
+    // The first try opens the endpoint, and by the time that it cannot be stored the server has made its offer. The next
+    // try at this worker opens an endpoint of the same id.
+    let mut failures = 1;
+    store.plan(move |operation| {
+        let fails = operation == "put_participant" && failures > 0;
+        failures -= i32::from(fails);
+        fails.then_some(Fault::FailAfter(Duration::from_millis(300), StoreErrorKind::Unavailable))
+    });
+    let reply = joined(api.call(&topology::session_queue_name(session), watch).await.unwrap());
+    let target = reply.joined.target;
+    let seen = events.until_kind("offer").await;
+    let own = seen.iter().position(
+        |event| matches!(event, EventBody::ParticipantJoined { participant } if participant.id == watcher),
+    );
+    assert!(own.is_some(), "nothing for an endpoint before its join is told: {seen:?}");
+    // Of the endpoint that is there now: the media plane knows its revision.
+    assert!(matches!(seen.last(), Some(EventBody::Offer { revision: 1, .. })), "{seen:?}");
+    let answer = Answer { sdp: "v=0\r\n".to_owned(), revision: 1 };
+    let refused = api.tell(target.worker_id, CommandBody::Answer { target, answer }).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::InvalidSdp, "the offer is outstanding");
+    assert_eq!(worker.endpoints().await, 2);
+    // And no second one comes: whatever a failed try had reported is gone with it.
+    api.close(session).await.unwrap();
+    let rest = events.until_kind("session.closed").await;
+    assert!(rest.iter().all(|event| event.kind() != "offer"), "{rest:?}");
     worker.stop().await;
 }
 

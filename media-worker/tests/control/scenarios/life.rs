@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use common::broker::{BrokerErrorKind, InboxOptions, topology};
-use common::message::{CommandBody, ErrorCode, EventBody, LeaveReason, Offer, ReplyBody};
+use common::message::{CommandBody, EndpointEnd, ErrorCode, EventBody, LeaveReason, Offer, ReplyBody};
 use common::model::{
-    EndpointState, ParticipantId, ParticipantState, SessionId, SessionState, TrackId, TrackKind,
+    EndpointId, EndpointState, ParticipantId, ParticipantState, SessionId, SessionState, TrackId, TrackKind,
 };
 
 use crate::control::api::{created, join_body, joined};
@@ -112,7 +112,9 @@ pub async fn a_participant_that_connects_is_stored_so_and_is_gone_when_it_closes
     peer.accept(&reply.answer.unwrap());
     peer.connect().await;
     let endpoint_id = reply.joined.target.endpoint_id;
-    let state = |state| move |body: &EventBody| *body == EventBody::EndpointState { endpoint_id, state };
+    let state = |state| {
+        move |body: &EventBody| *body == EventBody::EndpointState { endpoint_id, state, reason: None }
+    };
     let seen = events.until(state(EndpointState::Connected)).await;
     let trickled = seen.iter().find_map(|event| match event {
         EventBody::Candidates { endpoint_id: of, candidates } if *of == endpoint_id => Some(candidates),
@@ -138,10 +140,33 @@ pub async fn a_participant_that_connects_is_stored_so_and_is_gone_when_it_closes
     worker.stop().await;
 }
 
+/// The last event of an endpoint whose participant has another one now.
+pub fn replaced(endpoint_id: EndpointId) -> EventBody {
+    let reason = Some(EndpointEnd::Replaced);
+    EventBody::EndpointState { endpoint_id, state: EndpointState::Closed, reason }
+}
+
+pub async fn an_endpoint_id_that_is_taken_is_refused_and_its_owner_stays(system: System) {
+    let (worker, api) = (system.worker().await, system.api().await);
+    let session = api.create().await;
+    let owner = api.join(session).await.joined.target;
+    let mut body = join_body(session, ParticipantId::new(), None);
+    if let CommandBody::Join { endpoint_id, .. } = &mut body {
+        *endpoint_id = owner.endpoint_id;
+    }
+    let refused = api.call(&topology::session_queue_name(session), body).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::EndpointConflict);
+    let candidates = CommandBody::Candidates { target: owner, candidates: Vec::new() };
+    assert_eq!(api.tell(owner.worker_id, candidates).await, Ok(ReplyBody::Accepted));
+    assert_eq!(worker.endpoints().await, 1);
+    worker.stop().await;
+}
+
 pub async fn a_rejoin_replaces_the_endpoint(system: System) {
     let (worker, api) = (system.worker().await, system.api().await);
     let session = api.create().await;
     let participant = ParticipantId::new();
+    let mut events = api.events(session, participant).await;
     let old = api.join_as(session, participant, Some(Peer::new().await.offer())).await.unwrap();
     let new = api.join_as(session, participant, None).await.unwrap();
     assert_eq!(old.joined.target.pipeline_id, new.joined.target.pipeline_id);
@@ -154,6 +179,9 @@ pub async fn a_rejoin_replaces_the_endpoint(system: System) {
     assert_eq!(api.tell(new.worker_id, candidates(new)).await, Ok(ReplyBody::Accepted));
     let stored = system.store.session(session).await.unwrap().unwrap();
     assert_eq!(stored.participants.len(), 1);
+    // The old endpoint's stream ends with this, after it has told of the rejoin.
+    let seen = events.until(|body| *body == replaced(old.endpoint_id)).await;
+    assert_eq!(seen.iter().filter(|body| body.kind() == "participant.joined").count(), 2);
     worker.stop().await;
 }
 

@@ -8,6 +8,7 @@ use common::model::{ParticipantId, ParticipantState, SessionState};
 use media_worker::WorkerConfig;
 
 use crate::control::api::{join_body, joined};
+use crate::control::scenarios::life::replaced;
 use crate::control::{System, eventually, hasty, patience};
 
 pub async fn a_stopped_worker_hands_its_sessions_over(system: System) {
@@ -32,6 +33,8 @@ pub async fn a_stopped_worker_hands_its_sessions_over(system: System) {
     assert_eq!(again.target.worker_id, staying[0].worker.id());
     assert_eq!(again.target.epoch, target.epoch + 2, "dropped, then placed");
     assert_eq!(again.participant.id, participant);
+    // Whoever still reads for the lost endpoint learns that it is over.
+    events.until(|body| *body == replaced(target.endpoint_id)).await;
     for worker in staying {
         worker.stop().await;
     }

@@ -12,7 +12,7 @@ use common::broker::embedded::EmbeddedBroker;
 use common::broker::rabbitmq::RabbitBroker;
 use common::broker::{Broker, Destination, Message, topology};
 use common::message::{Event, EventBody};
-use common::model::{EventId, ParticipantId, SessionId};
+use common::model::{EndpointId, EventId, ParticipantId, SessionId};
 use common::store::Store;
 use common::store::embedded::EmbeddedStore;
 use common::token::{ApiKeys, Claims, VideoGrants};
@@ -115,25 +115,22 @@ impl System {
     pub async fn member(&self, api: &Api) -> Member {
         let (session, id) = (SessionId::new(), ParticipantId::new());
         self.store.insert_session(&worker::session(session, KEY)).await.unwrap();
-        self.store.put_participant(session, 0, &worker::participant(id)).await.unwrap();
-        let (exchange, queue) = (topology::session_exchange_name(session), topology::user_queue(session, id));
+        let endpoint = EndpointId::new();
+        self.store.put_participant(session, 0, &worker::participant_at(id, endpoint)).await.unwrap();
+        let exchange = topology::session_exchange_name(session);
+        let queue = topology::user_queue(session, id, endpoint);
         self.broker.declare_exchange(&exchange).await.unwrap();
         self.broker.declare_queue(&queue).await.unwrap();
         self.broker.bind(&queue.name, &exchange).await.unwrap();
         let token = token(VideoGrants::join(session), Some(id));
         let client = Client::new(&api.url, Auth::Bearer(token.clone()));
-        Member { session, id, token, destination: String::new(), client }
+        Member { session, id, endpoint, token, destination: String::new(), client }
     }
 
-    /// Sends an event into one participant's queue, as a worker does.
-    pub async fn send_event(
-        &self,
-        session: SessionId,
-        participant: ParticipantId,
-        body: EventBody,
-    ) -> EventId {
-        let event = Event::new(session, body);
-        let queue = topology::user_queue_name(session, participant);
+    /// Sends an event into the queue of a member's endpoint, as a worker does.
+    pub async fn send_event(&self, member: &Member, body: EventBody) -> EventId {
+        let event = Event::new(member.session, body);
+        let queue = member.queue();
         let message = Message {
             body: serde_json::to_vec(&event).unwrap(),
             message_id: event.id.to_string(),
@@ -144,8 +141,8 @@ impl System {
     }
 
     /// A numbered event: easy to check for order and loss.
-    pub async fn send_number(&self, session: SessionId, participant: ParticipantId, number: i64) -> EventId {
-        self.send_event(session, participant, EventBody::SessionInterrupted { epoch: number }).await
+    pub async fn send_number(&self, member: &Member, number: i64) -> EventId {
+        self.send_event(member, EventBody::SessionInterrupted { epoch: number }).await
     }
 }
 
@@ -162,9 +159,11 @@ impl Drop for System {
 }
 
 /// A participant that joined, and its client.
+#[derive(Clone)]
 pub struct Member {
     pub session: SessionId,
     pub id: ParticipantId,
+    pub endpoint: EndpointId,
     pub token: String,
     pub destination: String,
     pub client: Client,
@@ -174,6 +173,16 @@ impl Member {
     /// Below its own path.
     pub fn path(&self, rest: &str) -> String {
         format!("/v1/sessions/{}/participants/{}{rest}", self.session, self.id)
+    }
+
+    /// Where its endpoint's events are read.
+    pub fn events(&self, query: &str) -> String {
+        self.path(&format!("/events?endpoint={}&{query}", self.endpoint))
+    }
+
+    /// The queue of its endpoint's events.
+    pub fn queue(&self) -> String {
+        topology::user_queue_name(self.session, self.id, self.endpoint)
     }
 
     /// A client with its token for another instance.
@@ -187,6 +196,14 @@ pub async fn create_session(backend: &Client) -> SessionId {
     let created = backend.post("/v1/sessions", json!({})).await;
     assert_eq!(created.status, 201, "{created:?}");
     created.json["session"]["id"].as_str().unwrap().parse().unwrap()
+}
+
+/// Joins once more as the same participant, with a new endpoint.
+pub async fn rejoin(backend: &Client, member: &Member) -> Member {
+    let path = format!("/v1/sessions/{}/participants", member.session);
+    let joined = member.client.post(&path, json!({})).await;
+    assert_eq!(joined.status, 201, "{joined:?}");
+    self::member(backend, member.session, &joined)
 }
 
 /// Joins a session with a fresh join token.
@@ -204,6 +221,7 @@ pub fn member(backend: &Client, session: SessionId, joined: &Replied) -> Member 
     Member {
         session,
         id: text("/participant/id").parse().unwrap(),
+        endpoint: text("/endpoint_id").parse().unwrap(),
         destination: text("/destination"),
         client: backend.with(Auth::Bearer(token.clone())),
         token,

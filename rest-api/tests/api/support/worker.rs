@@ -136,9 +136,14 @@ impl Shared {
                 self.event(*session_id, EventBody::SessionClosed {}).await;
                 Ok(ReplyBody::SessionClosed)
             }
-            CommandBody::Join { session_id, participant_id, name, grants, offer, .. } => {
-                self.join(command.command_id, *session_id, *participant_id, name, *grants, offer.as_ref())
-                    .await
+            CommandBody::Join { session_id, participant_id, endpoint_id, name, grants, offer, .. } => {
+                let participant = Participant {
+                    name: name.clone(),
+                    grants: *grants,
+                    command_id: command.command_id,
+                    ..participant_at(*participant_id, *endpoint_id)
+                };
+                self.join(*session_id, participant, offer.as_ref()).await
             }
             CommandBody::Leave { session_id, participant_id, reason } => {
                 self.store.remove_participant(*session_id, *participant_id, RemoveIf::Present).await.unwrap();
@@ -184,11 +189,8 @@ impl Shared {
 
     async fn join(
         self: &Arc<Self>,
-        command_id: CommandId,
         session_id: SessionId,
-        participant_id: ParticipantId,
-        name: &str,
-        grants: Grants,
+        wanted: Participant,
         offer: Option<&Offer>,
     ) -> Result<ReplyBody, CommandError> {
         let Some(mut session) = self.store.session(session_id).await.unwrap() else {
@@ -203,25 +205,28 @@ impl Shared {
             };
         }
         let pipeline = session.pipeline().unwrap().clone();
-        let again = session.participant(participant_id).filter(|there| there.command_id == command_id);
-        let participant = again.cloned().unwrap_or_else(|| Participant {
-            name: name.to_owned(),
-            grants,
-            command_id,
-            endpoint: Some(Endpoint {
-                id: EndpointId::new(),
+        let participant_id = wanted.id;
+        let before = session.participant(participant_id).cloned();
+        let again = before.clone().filter(|there| there.command_id == wanted.command_id);
+        let participant = again.unwrap_or_else(|| {
+            let endpoint = wanted.endpoint.map(|endpoint| Endpoint {
                 pipeline_id: pipeline.id,
                 worker_id: pipeline.worker_id,
-                state: EndpointState::New,
-            }),
-            tracks: vec![track(TrackId::new())],
-            ..participant(participant_id)
+                ..endpoint
+            });
+            Participant { endpoint, tracks: vec![track(TrackId::new())], ..wanted }
         });
         self.store.put_participant(session_id, session.epoch, &participant).await.unwrap();
+        let endpoint_id = participant.endpoint.as_ref().unwrap().id;
+        if let Some(replaced) = before.and_then(|before| before.endpoint)
+            && replaced.id != endpoint_id
+        {
+            self.replaced(session_id, participant_id, replaced.id).await;
+        }
         let target = Target {
             session_id,
             participant_id,
-            endpoint_id: participant.endpoint.as_ref().unwrap().id,
+            endpoint_id,
             pipeline_id: pipeline.id,
             worker_id: pipeline.worker_id,
             epoch: session.epoch,
@@ -230,6 +235,17 @@ impl Shared {
         let answer = offer.map(|offer| Answer { sdp: format!("answer to {}", offer.sdp), revision: 1 });
         let joined = Joined { target, participant, others };
         Ok(ReplyBody::Joined(Box::new(JoinReply { joined, answer })))
+    }
+
+    /// The last event of an endpoint whose participant has joined again. Nobody may be reading there.
+    async fn replaced(&self, session: SessionId, participant: ParticipantId, endpoint_id: EndpointId) {
+        let reason = Some(EndpointEnd::Replaced);
+        let event = Event::new(
+            session,
+            EventBody::EndpointState { endpoint_id, state: EndpointState::Closed, reason },
+        );
+        let queue = topology::user_queue_name(session, participant, endpoint_id);
+        let _ = self.send(Destination::Queue(&queue), &event, &event.id).await;
     }
 
     async fn event(&self, session: SessionId, body: EventBody) {
@@ -269,6 +285,17 @@ pub fn session(id: SessionId, key_id: &str) -> Session {
         participants: Vec::new(),
         previous_worker_id: None,
     }
+}
+
+/// Somebody with an endpoint that no worker knows.
+pub fn participant_at(id: ParticipantId, endpoint: EndpointId) -> Participant {
+    let endpoint = Endpoint {
+        id: endpoint,
+        pipeline_id: PipelineId::new(),
+        worker_id: WorkerId::new(),
+        state: EndpointState::New,
+    };
+    Participant { endpoint: Some(endpoint), ..participant(id) }
 }
 
 /// Somebody without an endpoint.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::broker::topology::{SESSION_QUEUE_EXPIRES, session_queue, user_queue};
-use crate::model::{ParticipantId, SessionId};
+use crate::model::{EndpointId, ParticipantId, SessionId};
 
 const CONNECTION: u64 = 0;
 const MOMENT: Duration = Duration::from_millis(1);
@@ -52,7 +52,7 @@ fn expired_queues_leave_nothing_behind() {
     let mut hub = Hub::new(start);
     hub.declare_exchange("session");
     for _ in 0..1_000 {
-        let spec = user_queue(SessionId::new(), ParticipantId::new());
+        let spec = user_queue(SessionId::new(), ParticipantId::new(), EndpointId::new());
         hub.declare_queue(start, CONNECTION, &spec).unwrap();
         hub.bind(start, CONNECTION, &spec.name, "session").unwrap();
     }
