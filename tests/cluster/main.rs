@@ -3,6 +3,7 @@
 //! They need `SWITCHYARD_TEST_BROKER`, `SWITCHYARD_TEST_BROKER_ADMIN` and `SWITCHYARD_TEST_STORE`, and fail without:
 //! `tests/run cluster` starts both servers.
 
+mod rolling;
 #[path = "../scenarios/mod.rs"]
 mod scenarios;
 mod spread;

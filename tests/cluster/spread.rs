@@ -36,10 +36,10 @@ async fn every_session_has_one_home_whichever_worker_takes_the_command() {
     }
 }
 
-/// A worker that is asked to end says good-bye: its sessions go on at the other one.
+/// A worker whose clients do not follow it says good-bye when its drain is over: its sessions go on at the other one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_a_worker_ends_its_sessions_can_be_joined_again_at_the_other() {
-    let mut deployment = Deployment::start(SHAPE).await;
+    let mut deployment = Deployment::start_with(SHAPE, &["--drain-timeout", "1"]).await;
     let room = deployment.room().await;
     let first = room.join("first").await;
     let second = room.join("second").await;

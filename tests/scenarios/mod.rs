@@ -1,6 +1,7 @@
 //! What must be true of a deployment of any shape. `tests/single` and `tests/cluster` run the same list.
 
 pub mod bad_input;
+pub mod lost;
 pub mod once;
 pub mod room;
 
@@ -39,6 +40,9 @@ macro_rules! all_scenarios {
                 many_joins_cost_few_offers,
                 closing_ends_it_for_everyone,
                 a_client_that_vanishes_is_noticed;
+            lost:
+                who_restarts_ice_in_time_keeps_the_endpoint,
+                who_is_lost_for_longer_may_join_again_at_once_from_elsewhere;
             once:
                 a_join_that_is_sent_twice_happens_once,
                 a_session_that_is_created_twice_is_one,

@@ -26,6 +26,7 @@ pub struct Deployment {
     pub workers: Vec<Process>,
     pub apis: Vec<Process>,
     urls: Vec<String>,
+    arguments: Vec<String>,
     // Dropped last, after the processes that use them.
     _services: Option<Services>,
 }
@@ -64,7 +65,29 @@ impl Deployment {
             worker.worker();
         }
         let urls = apis.iter_mut().map(Process::url).collect();
-        Self { workers, apis, urls, _services: services }
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        Self { workers, apis, urls, arguments, _services: services }
+    }
+
+    /// One more worker of a cluster, with the arguments of the others.
+    ///
+    /// # Panics
+    /// With its log when it does not start, and when everything is in one process.
+    pub fn start_worker(&mut self) -> String {
+        let services = self._services.as_ref().expect("a cluster");
+        let key = format!("{KEY_ID}:{KEY_SECRET}");
+        let environment = [
+            ("SWITCHYARD_BROKER", services.broker.as_str()),
+            ("SWITCHYARD_STORE", services.store.as_str()),
+            ("SWITCHYARD_LOG", "info,rest_api=debug,media_worker=debug"),
+        ];
+        let mut arguments =
+            vec!["worker", "--api-keys", &key, "--media-address", "127.0.0.1", "--media-port", "0"];
+        arguments.extend(self.arguments.iter().map(String::as_str));
+        let mut worker = Process::start("worker", &arguments, &environment);
+        let id = worker.worker();
+        self.workers.push(worker);
+        id
     }
 
     /// The base URLs of the API instances.

@@ -9,19 +9,24 @@
 //! | [`http`] | [`Http`]: requests that alternate between API instances, and problem bodies |
 //! | [`polling`] | [`PollingClient`]: a participant that uses plain HTTP and long polls, with real media both ways |
 //! | [`peer`] | its WebRTC connection: generated VP8 and Opus out, packets counted in |
+//! | [`flow`] | how steadily media arrives, over reconnections too |
+//! | [`relay`] | a network path that can be cut |
 //! | [`mod@eventually`] | bounded patience |
 
 pub mod deployment;
 pub mod eventually;
+pub mod flow;
 pub mod http;
 pub mod media;
 pub mod peer;
 pub mod polling;
 pub mod process;
+pub mod relay;
 pub mod sdp;
 pub mod services;
 
 pub use deployment::{Deployment, Room, Shape};
 pub use eventually::{eventually, patience};
+pub use flow::Flow;
 pub use http::{Http, Response};
 pub use polling::{JoinOptions, PollingClient};

@@ -24,6 +24,7 @@ use webrtc::peer_connection::{
 };
 use webrtc::rtp_transceiver::RtpTransceiver;
 
+use crate::flow::Flow;
 use crate::media::{Generator, Kind, OPUS_PAYLOAD_TYPE, VP8_PAYLOAD_TYPE};
 use crate::sdp::{MediaSection, media_sections};
 
@@ -41,6 +42,7 @@ type Counts = Arc<Mutex<HashMap<(String, u32), u64>>>;
 
 struct Handler {
     counts: Counts,
+    flow: Arc<Flow>,
     candidates: mpsc::UnboundedSender<RTCIceCandidateInit>,
     state: watch::Sender<RTCPeerConnectionState>,
 }
@@ -58,12 +60,19 @@ impl PeerConnectionEventHandler for Handler {
     }
 
     async fn on_track(&self, track: Arc<dyn TrackRemote>) {
-        let counts = Arc::clone(&self.counts);
+        let (counts, flow) = (Arc::clone(&self.counts), Arc::clone(&self.flow));
         // Ends with the connection, which ends the stream of events.
         tokio::spawn(async move {
             let id = track.track_id().await;
+            // The server's `msid` has the participant as the stream.
+            let participant_id = track.stream_id().await;
+            let kind = match track.kind().await {
+                RtpCodecKind::Video => Kind::Video,
+                _ => Kind::Audio,
+            };
             while let Some(event) = track.poll().await {
                 if let TrackRemoteEvent::OnRtpPacket(packet) = event {
+                    flow.note(&participant_id, kind);
                     let mut counts = counts.lock().expect("counting never panics");
                     *counts.entry((id.clone(), packet.header.ssrc)).or_default() += 1;
                 }
@@ -143,6 +152,13 @@ fn media_engine() -> Result<MediaEngine, Failure> {
 impl Peer {
     /// A connection on the loopback interface, and its candidates as they are found.
     pub async fn new() -> Result<(Self, mpsc::UnboundedReceiver<RTCIceCandidateInit>), Failure> {
+        Self::noting(Arc::default()).await
+    }
+
+    /// The same, noting every packet in `flow` too.
+    pub async fn noting(
+        flow: Arc<Flow>,
+    ) -> Result<(Self, mpsc::UnboundedReceiver<RTCIceCandidateInit>), Failure> {
         let mut engine = media_engine()?;
         let registry = register_default_interceptors(Registry::new(), &mut engine).map_err(failure)?;
         let (candidates, found) = mpsc::unbounded_channel();
@@ -152,7 +168,7 @@ impl Peer {
             .with_media_engine(engine)
             .with_interceptor_registry(registry)
             .with_setting_engine(SettingEngineBuilder::new().with_include_loopback_candidate(true).build())
-            .with_handler(Arc::new(Handler { counts: Arc::clone(&counts), candidates, state }))
+            .with_handler(Arc::new(Handler { counts: Arc::clone(&counts), flow, candidates, state }))
             .with_udp_addrs(vec!["127.0.0.1:0"])
             .build()
             .await

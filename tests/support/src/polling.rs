@@ -15,9 +15,11 @@ use webrtc::peer_connection::{RTCIceCandidateInit, RTCPeerConnectionState};
 
 use crate::deployment::text;
 use crate::eventually::{eventually, patience};
+use crate::flow::Flow;
 use crate::http::{Http, Response, try_send};
 use crate::media::Kind;
 use crate::peer::{Failure, Peer};
+use crate::relay::{Relay, through_relay};
 
 /// What a join asks for.
 #[derive(Debug, Clone)]
@@ -26,11 +28,21 @@ pub struct JoinOptions {
     /// To come back as a known participant, with a token that allows it.
     pub participant_id: Option<String>,
     pub publish: Vec<Kind>,
+    /// Where arriving packets are noted besides.
+    pub flow: Arc<Flow>,
+    /// The connection takes a path that can be cut; one that restarts ICE later takes the direct one.
+    pub relayed: bool,
 }
 
 impl JoinOptions {
     pub fn publishing(name: &str) -> Self {
-        Self { name: name.to_owned(), participant_id: None, publish: vec![Kind::Audio, Kind::Video] }
+        Self {
+            name: name.to_owned(),
+            participant_id: None,
+            publish: vec![Kind::Audio, Kind::Video],
+            flow: Arc::default(),
+            relayed: false,
+        }
     }
 
     pub fn watching(name: &str) -> Self {
@@ -49,6 +61,7 @@ pub struct Subscribed {
 
 /// What the event loop and the test share.
 struct Shared {
+    relay: Option<Relay>,
     http: Http,
     peer: Peer,
     path: String,
@@ -98,7 +111,7 @@ impl PollingClient {
         token: &str,
         options: JoinOptions,
     ) -> Result<Self, Failure> {
-        let (peer, candidates) = Peer::new().await?;
+        let (peer, candidates) = Peer::noting(Arc::clone(&options.flow)).await?;
         for kind in &options.publish {
             peer.add(*kind).await?;
         }
@@ -120,15 +133,22 @@ impl PollingClient {
             return Err(format!("{reply:?}"));
         }
         let joined = reply.body;
-        let mut revision = 0;
+        let (mut revision, mut relay) = (0, None);
         if let Some(offer) = offer {
             let answer = &joined["answer"];
-            peer.accepted(offer, &text(&answer["sdp"])).await?;
+            let mut sdp = text(&answer["sdp"]);
+            if options.relayed {
+                let (path, redirected) = through_relay(&sdp).await?;
+                relay = Some(path);
+                sdp = redirected;
+            }
+            peer.accepted(offer, &sdp).await?;
             revision = answer["revision"].as_u64().ok_or("the answer has a revision")?;
         }
         let participant_id = text(&joined["participant"]["id"]);
         let token = text(&joined["token"]);
         let shared = Arc::new(Shared {
+            relay,
             http: http.with_token(&token),
             peer,
             path: format!("{path}/{participant_id}"),
@@ -307,6 +327,14 @@ impl PollingClient {
     pub async fn unpublish(&self, kind: Kind) -> Result<(), Failure> {
         self.shared.peer.remove(kind).await?;
         self.negotiate(false).await
+    }
+
+    /// Cuts the path that it joined over.
+    ///
+    /// # Panics
+    /// When it did not join `relayed`.
+    pub fn cut(&self) {
+        self.shared.relay.as_ref().expect("it joined over a relay").cut();
     }
 
     pub async fn restart_ice(&self) -> Result<(), Failure> {

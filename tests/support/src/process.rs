@@ -187,12 +187,28 @@ impl Process {
     ///
     /// # Panics
     /// When it does not end.
-    pub fn stop(mut self) -> ExitStatus {
+    pub fn stop(self) -> ExitStatus {
+        self.terminate();
+        self.wait()
+    }
+
+    /// Asks it to end (SIGTERM).
+    ///
+    /// # Panics
+    /// When it is not there.
+    pub fn terminate(&self) {
         let asked = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status();
         assert!(asked.is_ok_and(|status| status.success()), "{} is not there to be asked to end", self.name);
+    }
+
+    /// Waits for its end, for up to 30 s.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub fn wait(mut self) -> ExitStatus {
         match wait(&mut self.child, patience(30.0)) {
             Some(status) => status,
-            None => panic!("{} does not end on SIGTERM:\n{}", self.name, self.log()),
+            None => panic!("{} does not end:\n{}", self.name, self.log()),
         }
     }
 

@@ -1,0 +1,207 @@
+//! A rolling restart: every worker is replaced under a live room whose clients connect to the new one before they let go of
+//! the old one.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use support::deployment::text;
+use support::media::Kind;
+use support::{Deployment, Flow, JoinOptions, PollingClient, Room, Shape, eventually, patience};
+
+/// The longest silence in anybody's audio that counts as none.
+const GAP: Duration = Duration::from_millis(300);
+
+/// A participant that follows its session: it plays from both connections while it moves.
+struct Mover {
+    name: &'static str,
+    flow: Arc<Flow>,
+    now: PollingClient,
+    epoch: i64,
+}
+
+impl Mover {
+    async fn join(room: &Room, name: &'static str) -> Self {
+        let flow: Arc<Flow> = Arc::default();
+        let options = JoinOptions { flow: Arc::clone(&flow), ..JoinOptions::publishing(name) };
+        Self { name, flow, now: room.join_as(options).await, epoch: 0 }
+    }
+
+    /// Waits to be asked to move, joins again beside the old connection, and gives that one back.
+    async fn follow(&mut self, room: &Room) -> PollingClient {
+        let known = self.epoch;
+        let asked = self.now.event("session.moving", |data| data["epoch"].as_i64() > Some(known)).await;
+        self.epoch = asked["epoch"].as_i64().expect("an epoch");
+        let options = JoinOptions {
+            participant_id: Some(self.now.participant_id().to_owned()),
+            flow: Arc::clone(&self.flow),
+            ..JoinOptions::publishing(self.name)
+        };
+        let new = PollingClient::join(&room.http, &room.id, &self.now.token, options).await;
+        std::mem::replace(&mut self.now, new.expect("to join again"))
+    }
+}
+
+async fn all_hear_each_other(movers: &[Mover]) {
+    for one in movers {
+        for other in movers.iter().filter(|other| other.now.participant_id() != one.now.participant_id()) {
+            one.now.receives(other.now.participant_id(), Kind::Audio).await;
+        }
+    }
+}
+
+/// Moves everyone: the new connections carry everything before the old ones close.
+async fn follow_all(room: &Room, movers: &mut [Mover]) {
+    let old: Vec<PollingClient> =
+        futures::future::join_all(movers.iter_mut().map(|mover| mover.follow(room))).await;
+    all_hear_each_other(movers).await;
+    for client in old {
+        client.vanish().await;
+    }
+}
+
+fn longest_silence(movers: &[Mover]) -> Duration {
+    let heard = movers.iter().flat_map(|one| {
+        let others = movers.iter().filter(|other| other.now.participant_id() != one.now.participant_id());
+        others.map(|other| {
+            one.flow.longest_silence(other.now.participant_id(), Kind::Audio).expect("was heard")
+        })
+    });
+    heard.max().expect("at least two participants")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_of_all_workers_leaves_no_gap_in_anybodys_audio() {
+    let mut deployment = Deployment::start(Shape::Cluster { apis: 2, workers: 2 }).await;
+    let room = deployment.room().await;
+    let mut movers = Vec::new();
+    for name in ["Ada", "Ben", "Cleo"] {
+        movers.push(Mover::join(&room, name).await);
+    }
+    all_hear_each_other(&movers).await;
+    movers.iter().for_each(|mover| mover.flow.reset());
+    let mut moves = 0;
+    // Both workers that were there, and then whichever has the room now: that one moves it in any case.
+    for round in 0..3 {
+        deployment = tokio::task::spawn_blocking(move || {
+            deployment.start_worker();
+            deployment
+        })
+        .await
+        .expect("the new worker starts");
+        let endpoint = movers[0].now.endpoint_id();
+        let host = deployment.workers.iter().position(|worker| worker.log().contains(endpoint));
+        let old = deployment.workers.remove(if round < 2 { 0 } else { host.expect("one hosts the room") });
+        let hosts = old.log().contains(movers[0].now.endpoint_id());
+        let started = Instant::now();
+        let ending = tokio::task::spawn_blocking(move || {
+            let status = old.stop();
+            (status, started.elapsed())
+        });
+        if hosts {
+            follow_all(&room, &mut movers).await;
+            moves += 1;
+        }
+        let (status, took) = ending.await.expect("it is waited for");
+        assert_eq!(status.code(), Some(0));
+        assert!(took < patience(30.0), "it ended before its deadline, when everyone had moved: {took:?}");
+    }
+    assert!(moves >= 2, "the room moved {moves} time(s)");
+    all_hear_each_other(&movers).await;
+    let silence = longest_silence(&movers);
+    println!("rolling restart: {moves} moves, longest silence in anybody's audio {silence:?}");
+    assert!(silence <= GAP, "longest silence {silence:?}");
+    for mover in &movers {
+        assert_eq!(mover.now.errors(), Vec::<String>::new());
+        assert!(mover.now.events_of("session.interrupted").is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_signal_ends_a_draining_worker_at_once() {
+    let mut deployment = Deployment::start(Shape::Cluster { apis: 1, workers: 1 }).await;
+    let room = deployment.room().await;
+    let client = room.join("someone").await;
+    let mut worker = deployment.workers.remove(0);
+    worker.terminate();
+    eventually("it says that it drains", || async {
+        if worker.log().contains("once more stops at once") { Ok(()) } else { Err(worker.log()) }
+    })
+    .await;
+    // Nobody could take the session: it would wait for a minute.
+    assert!(worker.running());
+    let status = tokio::task::spawn_blocking(move || worker.stop()).await.expect("it is waited for");
+    assert_eq!(status.code(), Some(0));
+    client.event("session.interrupted", |_| true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_drains_a_worker_by_request_and_its_process_ends() {
+    let operator = ["--operator-keys", support::deployment::KEY_ID];
+    let mut deployment = Deployment::start_with(Shape::Cluster { apis: 1, workers: 2 }, &operator).await;
+    let room = deployment.room().await;
+    let mut mover = Mover::join(&room, "someone").await;
+    let operator = deployment.backend();
+    let host = deployment.workers.iter().position(|worker| worker.log().contains(mover.now.endpoint_id()));
+    let mut worker = deployment.workers.remove(host.expect("one of the two hosts it"));
+    let id = worker.worker();
+    let listed = operator.get("/v1/workers").await.expect(200);
+    let states = |listed: &serde_json::Value| -> Vec<(String, String)> {
+        let workers = listed["workers"].as_array().expect("a list").iter();
+        workers.map(|worker| (text(&worker["id"]), text(&worker["state"]))).collect()
+    };
+    assert_eq!(states(&listed).iter().filter(|(_, state)| state == "ready").count(), 2, "{listed}");
+    operator.post(&format!("/v1/workers/{id}/drain"), &serde_json::Value::Null).await.expect(202);
+    let old = mover.follow(&room).await;
+    let listed = operator.get("/v1/workers").await.expect(200);
+    assert!(states(&listed).contains(&(id.clone(), "draining".to_owned())), "{listed}");
+    old.vanish().await;
+    eventually("the process ends by itself", || async {
+        let listed = operator.get("/v1/workers").await.expect(200);
+        if states(&listed).iter().all(|(other, _)| *other != id) { Ok(()) } else { Err(listed.to_string()) }
+    })
+    .await;
+    let status = tokio::task::spawn_blocking(move || worker.wait()).await.expect("it is waited for");
+    assert_eq!(status.code(), Some(0));
+    assert!(mover.now.connected() || mover.now.events_of("session.interrupted").is_empty());
+
+    // What happened is in the timeline, numbered, with causes.
+    let path = format!("/v1/sessions/{}/timeline", room.id);
+    let entries = eventually("the timeline tells of the move", || async {
+        let page = operator.get(&path).await.expect(200);
+        let entries = page["entries"].as_array().cloned().unwrap_or_default();
+        let joins = entries.iter().filter(|entry| entry["what"] == "participant.joined").count();
+        if joins == 2 { Ok(entries) } else { Err(page.to_string()) }
+    })
+    .await;
+    let numbers: Vec<i64> = entries.iter().filter_map(|entry| entry["number"].as_i64()).collect();
+    assert_eq!(numbers, (1..=entries.len() as i64).collect::<Vec<_>>());
+    let what = |entry: &serde_json::Value| text(&entry["what"]);
+    let mut steps: Vec<String> = entries
+        .iter()
+        .map(what)
+        .filter(|what| !what.starts_with("endpoint.") && !what.starts_with("track."))
+        .collect();
+    let expected = [
+        "session.created",
+        "session.placed",
+        "participant.joined",
+        "session.placed",
+        "session.moving",
+        "participant.joined",
+    ];
+    // Two workers write: the new one may be the first to write about the move.
+    steps.sort();
+    let mut sorted = expected.map(str::to_owned).to_vec();
+    sorted.sort();
+    assert_eq!(steps, sorted);
+    let moving = entries.iter().find(|entry| entry["what"] == "session.moving").expect("just seen");
+    assert_eq!(
+        (&moving["cause"]["reason"], &moving["cause"]["worker_id"]),
+        (&"drain".into(), &id.as_str().into())
+    );
+    let created = entries.iter().find(|entry| entry["what"] == "session.created").expect("just seen");
+    assert!(
+        created["cause"]["command_id"].is_string() && created["cause"]["trace_id"].is_string(),
+        "{created}"
+    );
+}
