@@ -227,6 +227,7 @@ fn api_config(
             settings.public_url.as_ref().unwrap_or(&own_url)
         );
     }
+    let operator_keys = if dev { vec![keys.first_id().to_owned()] } else { settings.operator_keys.clone() };
     let ice_servers = settings
         .ice_servers
         .iter()
@@ -234,6 +235,7 @@ fn api_config(
         .collect();
     Ok(ApiConfig {
         public_url: settings.public_url.clone(),
+        operator_keys,
         dev,
         demo: settings.demo,
         ice_servers,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::broker::Broker;
 use common::message::{CommandError, ErrorCode, EventBody};
-use common::model::{ParticipantId, Pipeline, PipelineId, RunId, Session, SessionId, WorkerId};
+use common::model::{Cause, ParticipantId, Pipeline, PipelineId, RunId, Session, SessionId, WorkerId};
 use common::store::{Guarded, Store, StoreResult};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -22,6 +22,7 @@ use crate::report::{Reporter, To};
 use crate::serial::Serial;
 use crate::standing::Standing;
 use crate::sync::tell_if_replaced;
+use crate::timeline::{self, Timeline};
 
 /// What must happen one after the other: everything about one participant, or about a session as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -45,6 +46,7 @@ pub(crate) struct Context {
     pub reporter: Reporter,
     pub peers: Peers,
     pub standing: Arc<Standing>,
+    pub timeline: Timeline,
     pub lanes: Serial<Lane, BoxFuture<'static, ()>>,
     pub drain: Drain,
     /// Ends everything that runs for this worker.
@@ -65,11 +67,13 @@ impl Context {
     ) -> Self {
         let stop = CancellationToken::new();
         let standing = Arc::new(Standing::new(config.lease()));
+        let timeline = Timeline::start(store.clone(), stop.clone());
         Self {
             worker_id,
             run: RunId::new(),
             config,
-            reporter: Reporter::new(broker.clone(), standing.clone(), stop.clone()),
+            reporter: Reporter::new(broker.clone(), standing.clone(), stop.clone()).noting(timeline.clone()),
+            timeline,
             broker,
             store,
             media,
@@ -121,6 +125,7 @@ impl Context {
                     "the session's pipeline is gone; its participants rejoin"
                 );
                 metrics::takeover();
+                self.timeline.note_because(session.id, "session.interrupted", None, lost(pipeline));
                 self.reporter.send(
                     session.id,
                     To::Everyone,
@@ -148,6 +153,7 @@ impl Context {
                 tracing::info!(%session_id, participant_id = %left.id, "did not move in time");
                 let body = EventBody::SessionInterrupted { epoch: after.epoch };
                 self.reporter.send(session_id, To::Participant(left.id, endpoint.id), body);
+                self.timeline.note_because(session_id, "session.interrupted", Some(left.id), lost(pipeline));
             }
         }
         Ok(Some(*after))
@@ -183,6 +189,13 @@ impl Context {
             joined.iter().for_each(|endpoint| tell_if_replaced(self, endpoint, Some(&session)));
         }
     }
+}
+
+/// Why a session lost this pipeline.
+fn lost(pipeline: &Pipeline) -> Cause {
+    let cause = timeline::cause();
+    let reason = cause.reason.unwrap_or_else(|| "worker_lost".to_owned());
+    Cause { reason: Some(reason), worker_id: Some(pipeline.worker_id), ..cause }
 }
 
 /// The refusal of a command whose endpoint is not (any more) here.

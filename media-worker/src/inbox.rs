@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use common::broker::{BrokerErrorKind, BrokerResult, Delivery, Destination, Inbox, Message, topology};
 use common::message::{Command, CommandBody, CommandError, ErrorCode, Reply, VERSION};
-use common::model::{CommandId, ParticipantId, SessionId};
+use common::model::{Cause, CommandId, ParticipantId, SessionId};
 use common::time::UnixMillis;
 use futures::FutureExt;
 use serde::Deserialize;
@@ -29,7 +29,7 @@ use tracing::Instrument;
 
 use crate::commands::{self, Done, Failure, Invocation};
 use crate::context::Context;
-use crate::metrics;
+use crate::{metrics, timeline};
 
 /// How long deliveries under way may take once their inbox is to end. Past that they go back to the queue.
 const END_PATIENCE: Duration = Duration::from_secs(5);
@@ -156,7 +156,12 @@ async fn process(context: &Context, delivery: Delivery, command: Command) {
         traceparent = %command.traceparent,
     );
     let started = Instant::now();
-    let outcome = settle(context, delivery, command).instrument(span).await;
+    let cause = Cause {
+        command_id: Some(command.command_id),
+        trace_id: timeline::trace_id(&command.traceparent),
+        ..Cause::default()
+    };
+    let outcome = timeline::because(cause, settle(context, delivery, command)).instrument(span).await;
     metrics::command(kind, outcome, started.elapsed().as_secs_f64());
 }
 

@@ -19,6 +19,7 @@
 //! | `placement`, `reconcile`, `ring`, `leases` | the decisions, pure |
 //! | `registry` | what lives here, by id |
 //! | `sync`, `report` | what happened: to the store, to clients |
+//! | `timeline` | what happened, for the session's timeline |
 //! | `media_events` | what the media plane reports |
 //! | `drain` | moves everything to other workers, without a gap |
 //! | `lease`, `standing`, `load` | heartbeat, whether this worker may act, its figures |
@@ -50,6 +51,7 @@ mod serial;
 mod standing;
 mod sweep;
 mod sync;
+mod timeline;
 mod worker;
 
 pub use config::WorkerConfig;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use common::message::{EventBody, LeaveReason};
-use common::model::{EndpointState, TrackId};
+use common::model::{Cause, EndpointState, TrackId};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::context::{Context, Lane};
@@ -83,6 +83,9 @@ fn handle(context: &Arc<Context>, event: MediaEvent) {
                 session_id = %endpoint.session_id, participant_id = %endpoint.participant_id, %endpoint_id, ?state,
                 "connection state"
             );
+            let (what, reason) = noted(state);
+            let cause = Cause { reason: reason.map(str::to_owned), ..Cause::default() };
+            context.timeline.note_because(endpoint.session_id, what, Some(endpoint.participant_id), cause);
             in_lane(context, &endpoint, move |endpoint, memory| match state {
                 ConnectionState::Connected | ConnectionState::Disconnected => {
                     memory.state_unstored = Some(stored_state(state));
@@ -93,6 +96,23 @@ fn handle(context: &Arc<Context>, event: MediaEvent) {
         MediaEvent::Unpublished { tracks, .. } => {
             in_lane(context, &endpoint, move |endpoint, memory| unpublish(endpoint, memory, &tracks));
         }
+    }
+}
+
+/// What the timeline says of a connection's state, and why it is so.
+fn noted(state: ConnectionState) -> (&'static str, Option<&'static str>) {
+    match state {
+        ConnectionState::Connected => ("endpoint.connected", None),
+        ConnectionState::Disconnected => ("endpoint.disconnected", Some("silence")),
+        ConnectionState::Closed(cause) => (
+            "endpoint.closed",
+            Some(match cause {
+                CloseCause::PeerClosed => "peer_closed",
+                CloseCause::GraceExpired => "grace_expired",
+                CloseCause::ConnectFailed => "connect_failed",
+                CloseCause::Fault => "fault",
+            }),
+        ),
     }
 }
 

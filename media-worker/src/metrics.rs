@@ -12,6 +12,7 @@
 //! | `switchyard_worker_media_bytes_total` | counter | `direction` | RTP bytes in and out |
 //! | `switchyard_worker_media_drops_total` | counter | | packets the media plane dropped |
 //! | `switchyard_worker_events_total` | counter | `kind`, `outcome` | events handed to the broker, or not |
+//! | `switchyard_worker_timeline_entries_total` | counter | `outcome` | timeline entries: `written`, `dropped` (too many waited for the store), `failed` |
 //! | `switchyard_worker_heartbeats_total` | counter | `outcome` | lease renewals |
 //! | `switchyard_worker_takeovers_total` | counter | | pipelines of dead workers that this worker dropped |
 //! | `switchyard_worker_pings_total` | counter | `outcome` | pings to the next worker in the ring |
@@ -43,6 +44,10 @@ pub(crate) fn inboxes(change: f64) {
 
 pub(crate) fn event(kind: &'static str, outcome: &'static str) {
     counter!("switchyard_worker_events_total", "kind" => kind, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn timeline(outcome: &'static str, entries: usize) {
+    counter!("switchyard_worker_timeline_entries_total", "outcome" => outcome).increment(entries as u64);
 }
 
 pub(crate) fn heartbeat(outcome: &'static str) {

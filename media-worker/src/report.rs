@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::metrics;
 use crate::serial::Serial;
 use crate::standing::Standing;
+use crate::timeline::Timeline;
 
 /// Events of one session that may wait for the broker.
 const QUEUE: usize = 2_048;
@@ -60,6 +61,7 @@ type Numbered = (u64, SessionId, Item);
 pub(crate) struct Reporter {
     queues: Serial<SessionId, Numbered>,
     shared: Arc<Shared>,
+    timeline: Option<Timeline>,
 }
 
 struct Shared {
@@ -92,7 +94,12 @@ impl Reporter {
             }
             .boxed()
         });
-        Self { queues, shared }
+        Self { queues, shared, timeline: None }
+    }
+
+    /// The same, and what it tells is noted in the sessions' timelines.
+    pub fn noting(self, timeline: Timeline) -> Self {
+        Self { timeline: Some(timeline), ..self }
     }
 
     /// Drops what is queued for a session that this worker lost: others speak for it now, and whoever joins again learns
@@ -107,6 +114,7 @@ impl Reporter {
 
     /// Queues an event; never waits.
     pub fn send(&self, session_id: SessionId, to: To, body: EventBody) {
+        self.note(session_id, &body);
         self.push(session_id, Item::Event(to, Box::new(Event::new(session_id, body))));
     }
 
@@ -125,6 +133,12 @@ impl Reporter {
     /// Waits until everything queued has been sent (or dropped).
     pub async fn drained(&self) {
         self.queues.drained().await;
+    }
+
+    fn note(&self, session_id: SessionId, body: &EventBody) {
+        if let Some(timeline) = &self.timeline {
+            timeline.note_event(session_id, body);
+        }
     }
 
     fn push(&self, session_id: SessionId, item: Item) {
@@ -147,8 +161,8 @@ pub(crate) struct Slot {
 impl Slot {
     pub fn fill(self, reports: impl IntoIterator<Item = Report>) {
         let session_id = self.session_id;
-        let events: Vec<_> =
-            reports.into_iter().map(|(to, body)| (to, Event::new(session_id, body))).collect();
+        let noted = reports.into_iter().inspect(|(_, body)| self.reporter.note(session_id, body));
+        let events: Vec<_> = noted.map(|(to, body)| (to, Event::new(session_id, body))).collect();
         // The place has been passed over: late is better than never.
         if let Err(late) = self.fill.send(events) {
             for (to, event) in late {

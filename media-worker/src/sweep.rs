@@ -18,6 +18,7 @@ use crate::context::Context;
 use crate::peers::millis;
 use crate::reconcile::{self, Patience};
 use crate::report::To;
+use crate::timeline;
 
 /// How many outlines one call reads.
 const PAGE: u32 = 500;
@@ -98,7 +99,8 @@ impl Sweeper {
             // ended, as it would have a moment later.
             let now = context.store.session(session_id).await?;
             if now.is_some_and(|session| session.participants.is_empty()) {
-                close::close_session(context, session_id).await?;
+                timeline::because(timeline::reason("empty"), close::close_session(context, session_id))
+                    .await?;
             }
         }
         Ok(())

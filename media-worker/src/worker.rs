@@ -25,7 +25,7 @@ use crate::listeners::{self, Listener};
 use crate::load::{LoadMeter, MeasureLoad};
 use crate::media::{MediaControl, MediaEvent, MediaPlane, MediaStats};
 use crate::media_events::MediaEvents;
-use crate::{drain, lease, media_events, peers, sweep};
+use crate::{drain, lease, media_events, peers, sweep, timeline};
 
 /// Commands that may be out at once from the worker's own queue, over all its endpoints.
 const OWN_PREFETCH: u16 = 512;
@@ -187,7 +187,12 @@ impl Worker {
         let worker_id = self.context.worker_id;
         tracing::info!(%worker_id, "worker stops");
         self.context.begin_stopping();
-        if tokio::time::timeout(self.context.config.stop_timeout, self.hand_over()).await.is_err() {
+        let reason = if self.context.drain.is_asked() { "drain_deadline" } else { "worker_stopped" };
+        let cause = timeline::reason(reason);
+        if tokio::time::timeout(self.context.config.stop_timeout, timeline::because(cause, self.hand_over()))
+            .await
+            .is_err()
+        {
             tracing::warn!(%worker_id, "not everything was handed over in time");
         }
         self.context.stop.cancel();
@@ -222,6 +227,7 @@ impl Worker {
             tracing::warn!(%error, "the worker's queue stays until its connection closes");
         }
         context.reporter.drained().await;
+        context.timeline.flushed().await;
     }
 
     /// Runs a task without which the worker is not one.

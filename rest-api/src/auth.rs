@@ -66,6 +66,14 @@ impl Caller {
         }
     }
 
+    /// Only an operator: an API key that the configuration names as one.
+    pub fn operator(&self, operators: &[String]) -> ApiResult<()> {
+        match self {
+            Self::Backend { key_id } if operators.contains(key_id) => Ok(()),
+            _ => Err(ApiError::forbidden("this needs an API key that is one of operator_keys")),
+        }
+    }
+
     /// Whether it may look at this session.
     pub fn may_see(&self, session: SessionId) -> ApiResult<()> {
         let Self::Client { claims } = self else { return Ok(()) };
@@ -295,6 +303,17 @@ mod tests {
         let free = client(None, VideoGrants { room: None, ..grants });
         assert_eq!(free.may_create(None), Ok(None));
         assert_eq!(free.may_create(Some(session)), Ok(Some(session)));
+    }
+
+    #[test]
+    fn an_operator_is_a_key_that_is_named_as_one_and_never_a_token() {
+        let operators = ["key1".to_owned()];
+        let backend = |key_id: &str| Caller::Backend { key_id: key_id.to_owned() };
+        assert!(backend("key1").operator(&operators).is_ok());
+        assert_eq!(code(backend("key2").operator(&operators)), Some(Code::Forbidden));
+        assert_eq!(code(backend("key1").operator(&[])), Some(Code::Forbidden));
+        let signed_by_it = client(None, VideoGrants { room_admin: true, ..VideoGrants::default() });
+        assert_eq!(code(signed_by_it.operator(&[signed_by_it.key_id().to_owned()])), Some(Code::Forbidden));
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub struct ApiConfig {
     /// Where clients reach this API, without a slash at the end; join links start with it. `None` takes the
     /// request's own `Host`.
     pub public_url: Option<String>,
+    /// Ids of the keys that may list workers and drain them.
+    pub operator_keys: Vec<String>,
     /// A development key is in use: only requests for a loopback name are answered (DNS rebinding would otherwise let
     /// any web page talk to it).
     pub dev: bool,
@@ -62,6 +64,7 @@ impl ApiConfig {
         Self {
             keys,
             public_url: None,
+            operator_keys: Vec::new(),
             dev: false,
             demo: false,
             ice_servers: Vec::new(),

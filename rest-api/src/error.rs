@@ -29,6 +29,7 @@ pub enum Code {
     SessionNotFound,
     ParticipantNotFound,
     TrackNotFound,
+    WorkerNotFound,
     MethodNotAllowed,
     OfferCollision,
     NoOfferPending,
@@ -53,9 +54,11 @@ impl Code {
             Self::InvalidRequest | Self::InvalidSdp | Self::InvalidCandidate => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
-            Self::NotFound | Self::SessionNotFound | Self::ParticipantNotFound | Self::TrackNotFound => {
-                StatusCode::NOT_FOUND
-            }
+            Self::NotFound
+            | Self::SessionNotFound
+            | Self::ParticipantNotFound
+            | Self::TrackNotFound
+            | Self::WorkerNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::OfferCollision
             | Self::NoOfferPending
@@ -86,6 +89,7 @@ impl Code {
             Self::SessionNotFound => "session_not_found",
             Self::ParticipantNotFound => "participant_not_found",
             Self::TrackNotFound => "track_not_found",
+            Self::WorkerNotFound => "worker_not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::OfferCollision => "offer_collision",
             Self::NoOfferPending => "no_offer_pending",

@@ -10,7 +10,7 @@ pub use ids::{
     TrackId, WorkerId,
 };
 pub use session::{
-    Endpoint, EndpointState, Grants, Participant, ParticipantState, Pipeline, PipelineState, Session,
+    Cause, Endpoint, EndpointState, Grants, Participant, ParticipantState, Pipeline, PipelineState, Session,
     SessionState, TimelineEntry,
 };
 pub use track::{Track, TrackKind, TrackSource};

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{CommandId, EndpointId, ParticipantId, PipelineId, SessionId, Track, WorkerId};
+use super::{CommandId, EndpointId, EventId, ParticipantId, PipelineId, SessionId, Track, WorkerId};
 use crate::time::UnixMillis;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -126,11 +126,32 @@ impl Session {
 /// One line of a session's timeline (collection `events`, removed after a time).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TimelineEntry {
+    /// Made by who appends it, so that appending it again adds nothing.
+    #[serde(rename = "_id", alias = "id")]
+    pub id: EventId,
     pub session_id: SessionId,
+    /// Its place in the session's timeline: 1, 2, 3 and so on, without gaps. Given by the store.
+    pub number: i64,
     pub at: UnixMillis,
     /// What happened, in the words of the event types.
     pub what: String,
-    /// Why: a command id, a reason code or a worker id.
-    pub cause: String,
+    pub cause: Cause,
     pub participant_id: Option<ParticipantId>,
+}
+
+/// Why something happened, as far as it is known.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct Cause {
+    /// The command that did it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command_id: Option<CommandId>,
+    /// The trace of the request behind that command (W3C Trace Context), found in all logs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
+    /// One word, such as `removed`, `drain` or `grace_expired`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The worker that it is about: that died, drains, or was chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker_id: Option<WorkerId>,
 }

@@ -241,12 +241,17 @@ impl<S: Store> Store for Metered<S> {
         measured("bury_worker", self.0.bury_worker(seen)).await
     }
 
-    async fn append_timeline(&self, entry: &TimelineEntry) -> StoreResult<()> {
-        measured("append_timeline", self.0.append_timeline(entry)).await
+    async fn append_timeline(&self, session: SessionId, entries: &[TimelineEntry]) -> StoreResult<()> {
+        measured("append_timeline", self.0.append_timeline(session, entries)).await
     }
 
-    async fn timeline(&self, session: SessionId) -> StoreResult<Vec<TimelineEntry>> {
-        measured("timeline", self.0.timeline(session)).await
+    async fn timeline(
+        &self,
+        session: SessionId,
+        after: i64,
+        limit: usize,
+    ) -> StoreResult<Vec<TimelineEntry>> {
+        measured("timeline", self.0.timeline(session, after, limit)).await
     }
 
     fn connected(&self) -> watch::Receiver<bool> {

@@ -329,9 +329,14 @@ pub trait Store: Send + Sync + 'static {
 
     // -- timeline
 
-    async fn append_timeline(&self, entry: &TimelineEntry) -> StoreResult<()>;
-    /// In order of time; the last [`TIMELINE_LIMIT`]. Entries are kept for [`TIMELINE_KEPT`].
-    async fn timeline(&self, session: SessionId) -> StoreResult<Vec<TimelineEntry>>;
+    /// Appends to a session's timeline, in this order: each entry gets the number that follows the last one there (what
+    /// `number` says is not looked at). An entry whose id is there already is not appended again, so a call whose outcome
+    /// is not known may be repeated. Many may append at once; the numbers have no gaps.
+    async fn append_timeline(&self, session: SessionId, entries: &[TimelineEntry]) -> StoreResult<()>;
+    /// The entries with numbers above `after`, in order; at most `limit`, and never more than [`TIMELINE_LIMIT`]. Entries
+    /// are kept for [`TIMELINE_KEPT`]; a timeline that has lost all of them begins at 1 again.
+    async fn timeline(&self, session: SessionId, after: i64, limit: usize)
+    -> StoreResult<Vec<TimelineEntry>>;
 
     // -- health
 

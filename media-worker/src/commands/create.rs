@@ -31,6 +31,7 @@ pub(super) async fn create(
     let session = match context.store.insert_session(&session).await? {
         Inserted::New => {
             tracing::info!("session created");
+            context.timeline.note(session_id, "session.created", None);
             session
         }
         // The same command again, or the same owner asking for what it has.

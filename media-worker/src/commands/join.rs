@@ -17,8 +17,8 @@ use common::message::{
     Answer, CommandError, ErrorCode, EventBody, JoinReply, Joined, Offer, ReplyBody, Target,
 };
 use common::model::{
-    CommandId, Endpoint, EndpointId, EndpointState, Grants, Participant, ParticipantId, ParticipantState,
-    Pipeline, PipelineId, PipelineState, Session, SessionId, SessionState, WorkerId,
+    Cause, CommandId, Endpoint, EndpointId, EndpointState, Grants, Participant, ParticipantId,
+    ParticipantState, Pipeline, PipelineId, PipelineState, Session, SessionId, SessionState, WorkerId,
 };
 use common::store::Guarded;
 use common::time::UnixMillis;
@@ -32,6 +32,7 @@ use crate::placement::{self, Home};
 use crate::registry::{LiveEndpoint, Memory};
 use crate::report::To;
 use crate::sync::{forget, tell_replaced};
+use crate::timeline;
 
 /// Looks at a session that changes under our hands, before the join is refused as `unavailable`.
 const TRIES: usize = 10;
@@ -146,6 +147,8 @@ async fn settle(
         Guarded::Applied(placed) => {
             tracing::info!(%worker_id, memory = ?workers.iter().map(|row| row.load.memory_bytes).collect::<Vec<_>>(),
                 epoch = placed.epoch, "session placed");
+            let cause = Cause { worker_id: Some(worker_id), ..timeline::cause() };
+            context.timeline.note_because(placed.id, "session.placed", None, cause);
             Ok(Some((*placed, pipeline)))
         }
         // Somebody else placed it first: use theirs.

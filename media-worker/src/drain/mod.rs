@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use common::message::EventBody;
-use common::model::{Pipeline, PipelineId, PipelineState, Session, SessionId, WorkerId};
+use common::model::{Cause, Pipeline, PipelineId, PipelineState, Session, SessionId, WorkerId};
 use common::store::{Guarded, SessionFilter, StoreResult};
 use common::time::UnixMillis;
 use futures::future::BoxFuture;
@@ -29,6 +29,7 @@ use self::plan::{Hosted, Spread, Step};
 use crate::context::Context;
 use crate::report::To;
 use crate::sync::{forget, tell_if_replaced};
+use crate::timeline;
 
 mod plan;
 
@@ -95,7 +96,7 @@ pub(crate) async fn run(context: Arc<Context>) {
     tracing::info!(worker_id = %context.worker_id, deadline = deadline.0, "draining: sessions move to other workers");
     let mut spread = None;
     loop {
-        match look(&context, &mut spread).await {
+        match timeline::because(cause(&context), look(&context, &mut spread)).await {
             Ok(0) => {
                 tracing::info!(worker_id = %context.worker_id, "drained");
                 break;
@@ -112,6 +113,11 @@ pub(crate) async fn run(context: Arc<Context>) {
     drain.finished.cancel();
     // The worker stops next; until then this task counts as running.
     context.stop.cancelled().await;
+}
+
+/// What the timeline says about everything that a drain does.
+fn cause(context: &Context) -> Cause {
+    Cause { reason: Some("drain".to_owned()), worker_id: Some(context.worker_id), ..timeline::cause() }
 }
 
 /// Does what is to be done now about each session that is stored here, and says how many there are.
@@ -204,6 +210,8 @@ async fn move_to(context: &Context, session: &Session, from: &Pipeline, to: Work
     match context.store.move_pipeline(session.id, session.epoch, from.id, &new).await? {
         Guarded::Applied(after) => {
             tracing::info!(session_id = %session.id, %to, epoch = after.epoch, "session moves");
+            let placed = Cause { worker_id: Some(to), ..cause(context) };
+            context.timeline.note_because(session.id, "session.placed", None, placed);
             announce(context, &after);
             Ok(true)
         }

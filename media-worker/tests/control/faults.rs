@@ -149,8 +149,8 @@ checked! {
     workers() -> Vec<Worker>;
     remove_worker(id: WorkerId, run: RunId) -> ();
     bury_worker(seen: &Worker) -> bool;
-    append_timeline(entry: &TimelineEntry) -> ();
-    timeline(session: SessionId) -> Vec<TimelineEntry>;
+    append_timeline(session: SessionId, entries: &[TimelineEntry]) -> ();
+    timeline(session: SessionId, after: i64, limit: usize) -> Vec<TimelineEntry>;
     ping(timeout: Duration) -> ();
 }
 

@@ -8,8 +8,10 @@ mod openapi;
 mod participants;
 mod problems;
 mod sessions;
+mod timeline;
 mod tracks;
 mod web;
+mod workers;
 
 use std::any::Any;
 
@@ -78,6 +80,9 @@ fn v1() -> OpenApiRouter<ApiState> {
         .routes(routes!(tracks::change))
         .routes(routes!(events::read))
         .routes(routes!(events::websocket))
+        .routes(routes!(timeline::read))
+        .routes(routes!(workers::list))
+        .routes(routes!(workers::drain))
 }
 
 fn demo() -> OpenApiRouter<ApiState> {

@@ -52,6 +52,7 @@ problems! {
     EventsProblems: &[CHECKED, ENDPOINT];
     DemoProblems: &[BODY, COMMAND, &[InvalidRequest, Forbidden, NotFound, Internal, Unavailable, SessionConflict,
         LimitExceeded]];
+    DrainProblems: &[CHECKED, COMMAND, &[WorkerNotFound, CannotDrain]];
     MetricsProblems: &[&[NotFound]];
 }
 

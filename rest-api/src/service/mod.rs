@@ -6,6 +6,8 @@ pub mod endpoints;
 pub mod links;
 pub mod participants;
 pub mod sessions;
+pub mod timeline;
+pub mod workers;
 
 pub use commands::{Audience, CommandContext, Completed, Nothing, Outcome, Route, run};
 

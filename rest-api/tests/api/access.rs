@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use common::model::{ParticipantId, SessionId, TrackId};
+use common::model::{ParticipantId, SessionId, TrackId, WorkerId};
 use common::token::VideoGrants;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -26,6 +26,9 @@ fn guarded(session: SessionId, participant: ParticipantId) -> Vec<(Method, Strin
         (Method::POST, own("/answer"), json!({"sdp": "v=0", "revision": 1})),
         (Method::POST, own("/candidates"), json!({"candidates": [{"candidate": ""}]})),
         (Method::PATCH, own(&format!("/tracks/{}", TrackId::new())), json!({"muted": true})),
+        (Method::GET, format!("/v1/sessions/{session}/timeline"), Value::Null),
+        (Method::GET, "/v1/workers".to_owned(), Value::Null),
+        (Method::POST, format!("/v1/workers/{}/drain", WorkerId::new()), Value::Null),
         (Method::GET, own("/events"), Value::Null),
         (Method::GET, own("/events/ws"), Value::Null),
     ]
@@ -154,7 +157,8 @@ async fn another_api_key_sees_nothing_of_a_session() {
     let forged = token_of(OTHER_KEY, Duration::from_secs(60), grants, Some(member.id));
     let forger = backend.with(Auth::Bearer(forged));
     for route in guarded(session, member.id) {
-        if route.1 == "/v1/sessions" {
+        // Of no session: only for operators.
+        if route.1 == "/v1/sessions" || route.1.starts_with("/v1/workers") {
             continue;
         }
         ask(&other, &route).await.is_problem(404, "session_not_found");

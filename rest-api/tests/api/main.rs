@@ -12,6 +12,7 @@
 //! | `polling.rs` | long poll: cursor, limit, waiting, the end of a stream |
 //! | `streams.rs` | SSE and WebSocket: resuming, acknowledging, hostile clients, ends |
 //! | `takeover.rs` | one reader across instances: no loss, no reorder, supersede, lapse |
+//! | `workers.rs` | operators: workers and draining; timelines |
 //! | `surface.rs` | OpenAPI against the routes, web assets, CORS, health, demo links, development mode |
 
 mod access;
@@ -25,3 +26,4 @@ mod streams;
 mod support;
 mod surface;
 mod takeover;
+mod workers;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use common::model::{ParticipantId, SessionId, TrackId};
+use common::model::{ParticipantId, SessionId, TrackId, WorkerId};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -28,6 +28,7 @@ fn fill_in(template: &str) -> String {
     template
         .replace("{session_id}", &SessionId::new().to_string())
         .replace("{participant_id}", &ParticipantId::new().to_string())
+        .replace("{worker_id}", &WorkerId::new().to_string())
         .replace("{track_id}", &TrackId::new().to_string())
 }
 
@@ -49,6 +50,9 @@ fn written_down() -> Vec<(Method, String)> {
         "PATCH /v1/sessions/{session_id}/participants/{participant_id}/tracks/{track_id}",
         "GET /v1/sessions/{session_id}/participants/{participant_id}/events",
         "GET /v1/sessions/{session_id}/participants/{participant_id}/events/ws",
+        "GET /v1/sessions/{session_id}/timeline",
+        "GET /v1/workers",
+        "POST /v1/workers/{worker_id}/drain",
         "POST /v1/demo/links",
         "GET /healthz",
         "GET /readyz",
@@ -101,7 +105,7 @@ async fn the_document_has_exactly_the_routes_that_there_are() {
 fn every_operation_documents_its_statuses_parameters_and_problems() {
     let document = document();
     let codes: Vec<_> = document["components"]["schemas"]["Code"]["enum"].as_array().unwrap().clone();
-    assert_eq!(codes.len(), 25);
+    assert_eq!(codes.len(), 26);
     for (path, method, operation) in operations(&document) {
         let name = format!("{method} {path}");
         let responses = operation["responses"].as_object().unwrap();

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{endpoint_of, participant, pipeline, placed, read, session, worker};
+use super::{endpoint_of, participant, pipeline, placed, read, session, timeline_entry, worker};
 use crate::model::{
-    CommandId, EndpointState, ParticipantId, RunId, SessionId, SessionState, TimelineEntry, Worker, WorkerId,
+    Cause, EndpointState, ParticipantId, RunId, SessionId, SessionState, TimelineEntry, Worker, WorkerId,
     WorkerLoad, WorkerState,
 };
 use crate::store::{Inserted, Outlined, SessionFilter, SessionOutline, Store};
@@ -46,7 +46,7 @@ pub async fn what_is_not_there_is_none(store: Arc<dyn Store>) {
     assert_eq!(store.worker(WorkerId::new()).await.unwrap(), None);
     assert_eq!(store.sessions(&SessionFilter::default()).await.unwrap(), vec![]);
     assert_eq!(store.workers().await.unwrap(), vec![]);
-    assert_eq!(store.timeline(SessionId::new()).await.unwrap(), vec![]);
+    assert_eq!(store.timeline(SessionId::new(), 0, 100).await.unwrap(), vec![]);
     assert_eq!(store.delete_closed_sessions(UnixMillis(i64::MAX)).await.unwrap(), 0);
 }
 
@@ -218,25 +218,46 @@ pub async fn open_sessions_are_outlined_for_those_who_look_after_them(store: Arc
     assert_eq!(store.open_sessions(None, 0).await.unwrap(), []);
 }
 
-pub async fn the_timeline_is_in_order_of_time(store: Arc<dyn Store>) {
+pub async fn the_timeline_is_numbered_and_read_in_pages(store: Arc<dyn Store>) {
     let (busy, other) = (SessionId::new(), SessionId::new());
-    let entry = |session_id, at, what: &str| TimelineEntry {
-        session_id,
-        at: UnixMillis(at),
-        what: what.into(),
-        cause: CommandId::new().to_string(),
-        participant_id: (at % 2 == 0).then(ParticipantId::new),
-    };
-    let third = entry(busy, 3_000, "participant.left");
-    let first = entry(busy, 1_000, "session.created");
-    let second = entry(busy, 2_000, "participant.joined");
-    let same_time = entry(busy, 2_000, "participant.connected");
-    let elsewhere = entry(other, 1, "session.created");
-    for each in [&third, &first, &second, &same_time, &elsewhere] {
-        store.append_timeline(each).await.unwrap();
+    let entries: Vec<TimelineEntry> = (0..7)
+        .map(|index| TimelineEntry {
+            session_id: busy,
+            participant_id: (index % 2 == 0).then(ParticipantId::new),
+            cause: Cause { worker_id: (index == 3).then(WorkerId::new), ..timeline_entry("").cause },
+            ..timeline_entry("participant.joined")
+        })
+        .collect();
+    store.append_timeline(busy, &entries[..1]).await.unwrap();
+    store.append_timeline(busy, &entries[1..5]).await.unwrap();
+    store.append_timeline(other, &[timeline_entry("session.created")]).await.unwrap();
+    store.append_timeline(busy, &entries[5..]).await.unwrap();
+    store.append_timeline(busy, &[]).await.unwrap();
+    let expected: Vec<TimelineEntry> =
+        entries.iter().zip(1..).map(|(entry, number)| TimelineEntry { number, ..entry.clone() }).collect();
+    assert_eq!(store.timeline(busy, 0, 100).await.unwrap(), expected);
+    assert_eq!(store.timeline(busy, 2, 3).await.unwrap(), expected[2..5]);
+    assert_eq!(store.timeline(busy, 7, 3).await.unwrap(), []);
+    assert_eq!(store.timeline(busy, -5, 1).await.unwrap(), expected[..1]);
+    assert_eq!(store.timeline(busy, 0, 0).await.unwrap(), []);
+    let of_other = store.timeline(other, 0, 100).await.unwrap();
+    assert_eq!(
+        of_other.iter().map(|entry| (entry.session_id, entry.number)).collect::<Vec<_>>(),
+        [(other, 1)]
+    );
+}
+
+pub async fn an_entry_is_appended_once(store: Arc<dyn Store>) {
+    let session = SessionId::new();
+    let entries = ["a", "b", "c", "d"].map(timeline_entry);
+    store.append_timeline(session, &entries[..2]).await.unwrap();
+    // As after a call whose outcome was not known: some of it had taken effect.
+    for _ in 0..2 {
+        store.append_timeline(session, &entries).await.unwrap();
     }
-    assert_eq!(store.timeline(busy).await.unwrap(), [first, second, same_time, third]);
-    assert_eq!(store.timeline(other).await.unwrap(), [elsewhere]);
+    let stored = store.timeline(session, 0, 100).await.unwrap();
+    let stored: Vec<_> = stored.iter().map(|entry| (entry.number, entry.what.as_str())).collect();
+    assert_eq!(stored, [(1, "a"), (2, "b"), (3, "c"), (4, "d")]);
 }
 
 pub async fn it_is_reachable(store: Arc<dyn Store>) {

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use super::{Guarded, SessionChange, SessionWatch, Store};
 use crate::model::{
-    CommandId, Endpoint, EndpointId, EndpointState, Grants, Participant, ParticipantId, ParticipantState,
-    Pipeline, PipelineId, PipelineState, RunId, Session, SessionId, SessionState, Track, TrackId, TrackKind,
-    TrackSource, Worker, WorkerId, WorkerLoad, WorkerState,
+    Cause, CommandId, Endpoint, EndpointId, EndpointState, EventId, Grants, Participant, ParticipantId,
+    ParticipantState, Pipeline, PipelineId, PipelineState, RunId, Session, SessionId, SessionState,
+    TimelineEntry, Track, TrackId, TrackKind, TrackSource, Worker, WorkerId, WorkerLoad, WorkerState,
 };
 use crate::time::UnixMillis;
 
@@ -35,7 +35,8 @@ macro_rules! store_conformance {
             sessions_are_listed_in_pages_and_by_filter,
             sessions_are_listed_by_the_workers_of_their_pipelines, only_sessions_closed_long_ago_are_deleted,
             a_worker_row_lives_from_put_to_remove, a_row_belongs_to_the_last_run_of_its_worker,
-            open_sessions_are_outlined_for_those_who_look_after_them, the_timeline_is_in_order_of_time,
+            open_sessions_are_outlined_for_those_who_look_after_them, the_timeline_is_numbered_and_read_in_pages,
+            an_entry_is_appended_once,
             it_is_reachable
         }
         $crate::store_conformance! { $run, guards:
@@ -50,7 +51,7 @@ macro_rules! store_conformance {
             nothing_changes_a_session_that_is_not_there
         }
         $crate::store_conformance! { $run, races:
-            one_of_sixteen_placements_wins, one_of_eight_inserts_wins, one_of_eight_drops_wins, one_of_eight_moves_wins,
+            one_of_sixteen_placements_wins, one_of_eight_inserts_wins, one_of_eight_drops_wins, one_of_eight_moves_wins, a_timeline_has_no_gaps_whoever_appends,
             one_of_eight_burials_wins,
             changes_of_different_parts_all_survive
         }
@@ -86,6 +87,23 @@ pub fn session() -> Session {
         pipelines: vec![],
         participants: vec![],
         previous_worker_id: None,
+    }
+}
+
+/// A new entry, for any session.
+pub fn timeline_entry(what: &str) -> TimelineEntry {
+    TimelineEntry {
+        id: EventId::new(),
+        session_id: SessionId::new(),
+        number: 0,
+        at: UnixMillis(1_700_000_000_002),
+        what: what.into(),
+        cause: Cause {
+            command_id: Some(CommandId::new()),
+            trace_id: Some("0af7651916cd43dd8448eb211c80319c".into()),
+            ..Cause::default()
+        },
+        participant_id: Some(ParticipantId::new()),
     }
 }
 

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 
-use super::{applied, endpoint_of, participant, pipeline, placed, read, session, track, worker};
-use crate::model::{EndpointState, ParticipantState};
+use super::{
+    applied, endpoint_of, participant, pipeline, placed, read, session, timeline_entry, track, worker,
+};
+use crate::model::{EndpointState, ParticipantState, SessionId};
 use crate::store::{Guarded, Inserted, RemoveIf, Store};
 
 /// Runs all of them on their own tasks, so that they overlap as far as the store lets them.
@@ -98,6 +100,30 @@ pub async fn one_of_eight_burials_wins(store: Arc<dyn Store>) {
     }))
     .await;
     assert_eq!(outcomes.into_iter().filter(|won| *won).count(), 1);
+}
+
+pub async fn a_timeline_has_no_gaps_whoever_appends(store: Arc<dyn Store>) {
+    const WRITERS: usize = 6;
+    const APPENDS: usize = 5;
+    let session = SessionId::new();
+    let writers = (0..WRITERS).map(|writer| {
+        let store = Arc::clone(&store);
+        async move {
+            for append in 0..APPENDS {
+                let entries = [0, 1].map(|n| timeline_entry(&format!("{writer} {append} {n}")));
+                store.append_timeline(session, &entries).await.unwrap();
+            }
+        }
+    });
+    at_once(writers).await;
+    let stored = store.timeline(session, 0, 1_000).await.unwrap();
+    let numbers: Vec<i64> = stored.iter().map(|entry| entry.number).collect();
+    assert_eq!(numbers, (1..=(2 * WRITERS * APPENDS) as i64).collect::<Vec<_>>());
+    for writer in 0..WRITERS {
+        let own = stored.iter().filter_map(|entry| entry.what.strip_prefix(&format!("{writer} ")));
+        let expected = (0..APPENDS).flat_map(|append| [0, 1].map(|n| format!("{append} {n}")));
+        assert!(own.map(str::to_owned).eq(expected), "each one's entries keep their order");
+    }
 }
 
 pub async fn changes_of_different_parts_all_survive(store: Arc<dyn Store>) {

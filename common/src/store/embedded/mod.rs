@@ -452,13 +452,21 @@ impl Store for EmbeddedStore {
         Ok(unchanged)
     }
 
-    async fn append_timeline(&self, entry: &TimelineEntry) -> StoreResult<()> {
-        self.lock().timeline.append(entry.clone(), Instant::now());
+    async fn append_timeline(&self, session: SessionId, entries: &[TimelineEntry]) -> StoreResult<()> {
+        let mut state = self.lock();
+        for entry in entries {
+            state.timeline.append(TimelineEntry { session_id: session, ..entry.clone() }, Instant::now());
+        }
         Ok(())
     }
 
-    async fn timeline(&self, session: SessionId) -> StoreResult<Vec<TimelineEntry>> {
-        Ok(self.lock().timeline.of(session, Instant::now()))
+    async fn timeline(
+        &self,
+        session: SessionId,
+        after: i64,
+        limit: usize,
+    ) -> StoreResult<Vec<TimelineEntry>> {
+        Ok(self.lock().timeline.of(session, after, limit, Instant::now()))
     }
 
     fn connected(&self) -> watch::Receiver<bool> {

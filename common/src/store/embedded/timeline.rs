@@ -25,12 +25,17 @@ struct Kept {
 }
 
 impl Timeline {
-    pub(super) fn append(&mut self, entry: TimelineEntry, now: Instant) {
+    /// Appends the entry under the number that follows its session's last one, unless it is there already.
+    pub(super) fn append(&mut self, mut entry: TimelineEntry, now: Instant) {
         self.expire(now);
-        self.appended += 1;
-        let number = self.appended;
         let session_id = entry.session_id;
         let kept = self.sessions.entry(session_id).or_default();
+        if kept.iter().any(|kept| kept.entry.id == entry.id) {
+            return;
+        }
+        entry.number = kept.back().map_or(1, |last| last.entry.number + 1);
+        self.appended += 1;
+        let number = self.appended;
         if kept.len() == TIMELINE_LIMIT {
             kept.pop_front();
         }
@@ -41,13 +46,18 @@ impl Timeline {
         }
     }
 
-    /// The session's entries in order of time; of equal times the one appended first comes first.
-    pub(super) fn of(&mut self, session: SessionId, now: Instant) -> Vec<TimelineEntry> {
+    /// The session's entries with numbers above `after`, in order.
+    pub(super) fn of(
+        &mut self,
+        session: SessionId,
+        after: i64,
+        limit: usize,
+        now: Instant,
+    ) -> Vec<TimelineEntry> {
         self.expire(now);
         let kept = self.sessions.get(&session).into_iter().flatten();
-        let mut entries: Vec<TimelineEntry> = kept.map(|kept| kept.entry.clone()).collect();
-        entries.sort_by_key(|entry| entry.at);
-        entries
+        let wanted = kept.map(|kept| &kept.entry).filter(|entry| entry.number > after);
+        wanted.take(limit.min(TIMELINE_LIMIT)).cloned().collect()
     }
 
     fn expire(&mut self, now: Instant) {
@@ -81,16 +91,24 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::model::{Cause, EventId};
     use crate::time::UnixMillis;
 
     fn entry(session_id: SessionId, at: i64) -> TimelineEntry {
         TimelineEntry {
+            id: EventId::new(),
             session_id,
+            number: 0,
             at: UnixMillis(at),
             what: "participant.joined".into(),
-            cause: "cause".into(),
+            cause: Cause::default(),
             participant_id: None,
         }
+    }
+
+    fn all(timeline: &mut Timeline, session: SessionId, now: Instant) -> Vec<(i64, i64)> {
+        let entries = timeline.of(session, 0, usize::MAX, now);
+        entries.iter().map(|entry| (entry.number, entry.at.0)).collect()
     }
 
     #[test]
@@ -100,9 +118,9 @@ mod tests {
         timeline.append(entry(session, 1), start);
         let just_before = start + TIMELINE_KEPT - Duration::from_millis(1);
         timeline.append(entry(session, 2), just_before);
-        assert_eq!(timeline.of(session, just_before).len(), 2);
-        assert_eq!(timeline.of(session, start + TIMELINE_KEPT), vec![entry(session, 2)]);
-        assert_eq!(timeline.of(session, just_before + TIMELINE_KEPT), vec![]);
+        assert_eq!(all(&mut timeline, session, just_before).len(), 2);
+        assert_eq!(all(&mut timeline, session, start + TIMELINE_KEPT), [(2, 2)], "with its number");
+        assert_eq!(all(&mut timeline, session, just_before + TIMELINE_KEPT), []);
         assert!(timeline.sessions.is_empty() && timeline.order.is_empty());
     }
 
@@ -114,10 +132,10 @@ mod tests {
         for at in 0..TIMELINE_LIMIT as i64 + 10 {
             timeline.append(entry(busy, at), now);
         }
-        let entries = timeline.of(busy, now);
+        let entries = all(&mut timeline, busy, now);
         assert_eq!(entries.len(), TIMELINE_LIMIT);
-        assert_eq!(entries[0].at, UnixMillis(10));
-        assert_eq!(timeline.of(quiet, now).len(), 1);
+        assert_eq!(entries[0], (11, 10));
+        assert_eq!(all(&mut timeline, quiet, now).len(), 1);
     }
 
     #[test]
@@ -129,7 +147,7 @@ mod tests {
             timeline.append(entry(*session, 1), now);
         }
         assert_eq!(timeline.sessions.len(), ENTRIES_KEPT);
-        assert_eq!(timeline.of(sessions[4], now), vec![]);
-        assert_eq!(timeline.of(sessions[5], now).len(), 1);
+        assert_eq!(all(&mut timeline, sessions[4], now), []);
+        assert_eq!(all(&mut timeline, sessions[5], now).len(), 1);
     }
 }

@@ -27,6 +27,8 @@ pub(super) fn code(error: &Error) -> Option<i32> {
         ErrorKind::Command(command) => Some(command.code),
         ErrorKind::Write(WriteFailure::WriteError(write)) => Some(write.code),
         ErrorKind::Write(WriteFailure::WriteConcernError(concern)) => Some(concern.code),
+        // An ordered insert of several ends with the first that fails.
+        ErrorKind::InsertMany(many) => many.write_errors.as_ref()?.first().map(|write| write.code),
         _ => None,
     }
 }

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `sessions` | [`Session`] documents | `key_id, _id` (listing) · `state, closed_at` (open ones; deleting closed ones) · `pipelines.worker_id` |
 //! | `workers` | [`Worker`] rows | |
-//! | `events` | timeline entries | `session_id, at, _id` · `stored_at` (TTL) |
+//! | `events` | timeline entries | `session_id, number` (unique) · `stored_at` (TTL) |
 //!
 //! | part | does |
 //! |---|---|
@@ -165,7 +165,17 @@ async fn make_indexes(database: &Database) -> StoreResult<()> {
         index(doc! { "state": 1, "closed_at": 1 }),
         index(doc! { "pipelines.worker_id": 1 }),
     ];
-    let events = vec![index(doc! { "session_id": 1, "at": 1, "_id": 1 }), expiring];
+    let numbered = IndexModel::builder()
+        .keys(doc! { "session_id": 1, "number": 1 })
+        .options(
+            IndexOptions::builder()
+                .unique(true)
+                // Entries of earlier versions have none.
+                .partial_filter_expression(doc! { "number": { "$exists": true } })
+                .build(),
+        )
+        .build();
+    let events = vec![numbered, expiring];
     for (name, indexes) in [("sessions", sessions), ("events", events)] {
         let collection = database.collection::<Document>(name);
         let made = within(OPERATION_LIMIT, "create indexes", async {
@@ -379,12 +389,17 @@ impl Store for MongoStore {
         workers::bury(&self.shared.workers, seen).await
     }
 
-    async fn append_timeline(&self, entry: &TimelineEntry) -> StoreResult<()> {
-        timeline::append(&self.shared.timeline, entry).await
+    async fn append_timeline(&self, session: SessionId, entries: &[TimelineEntry]) -> StoreResult<()> {
+        timeline::append(&self.shared.timeline, session, entries).await
     }
 
-    async fn timeline(&self, session: SessionId) -> StoreResult<Vec<TimelineEntry>> {
-        timeline::of(&self.shared.timeline, session, TIMELINE_LIMIT).await
+    async fn timeline(
+        &self,
+        session: SessionId,
+        after: i64,
+        limit: usize,
+    ) -> StoreResult<Vec<TimelineEntry>> {
+        timeline::of(&self.shared.timeline, session, after, limit.min(TIMELINE_LIMIT)).await
     }
 
     fn connected(&self) -> watch_channel::Receiver<bool> {

@@ -1,0 +1,63 @@
+//! What happened in a session, for its owner.
+
+use common::model::{Cause, ParticipantId, SessionId, TimelineEntry};
+use common::time::UnixMillis;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::owned_session;
+use crate::auth::Caller;
+use crate::error::ApiResult;
+use crate::state::ApiState;
+
+/// Entries in one page at most.
+pub const MAX_PAGE: u32 = 500;
+
+/// One line of a timeline.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TimelineEntry)]
+pub struct EntryView {
+    /// 1, 2, 3 and so on, without gaps.
+    pub number: i64,
+    pub time: UnixMillis,
+    /// What happened, such as `participant.joined`.
+    #[schema(example = "participant.joined")]
+    pub what: String,
+    pub cause: Cause,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub participant_id: Option<ParticipantId>,
+}
+
+impl From<TimelineEntry> for EntryView {
+    fn from(entry: TimelineEntry) -> Self {
+        let TimelineEntry { number, at, what, cause, participant_id, .. } = entry;
+        Self { number, time: at, what, cause, participant_id }
+    }
+}
+
+/// One page of a timeline.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TimelinePage {
+    pub entries: Vec<EntryView>,
+    /// The `after` of the next page; `null` when this one reaches the end.
+    pub next: Option<i64>,
+}
+
+/// The entries behind number `after`. Only for the backend: entries name the commands of everyone.
+pub async fn read(
+    state: &ApiState,
+    caller: &Caller,
+    session: SessionId,
+    after: i64,
+    limit: u32,
+) -> ApiResult<TimelinePage> {
+    caller.backend()?;
+    owned_session(state, caller, session).await?;
+    let limit = limit.clamp(1, MAX_PAGE) as usize;
+    // One more tells whether there is a next page.
+    let mut entries = state.store.timeline(session, after, limit + 1).await?;
+    let more = entries.len() > limit;
+    entries.truncate(limit);
+    let next = if more { entries.last().map(|entry| entry.number) } else { None };
+    Ok(TimelinePage { entries: entries.into_iter().map(EntryView::from).collect(), next })
+}
