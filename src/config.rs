@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use clap::Args;
 use common::connect::{BrokerUrl, StoreUrl};
+use common::model::WorkerId;
 use common::token::ApiKeys;
 use serde::Deserialize;
+use uuid::{Uuid, uuid};
 
 /// Settings as they come in: all text, all optional. The field names are the setting names.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
@@ -73,6 +75,11 @@ pub struct Source {
     #[arg(long, env = "SWITCHYARD_LEASE", global = true, value_name = "SECONDS")]
     #[serde(deserialize_with = "text_or_number")]
     lease: Option<String>,
+
+    /// A worker's name that stays the same over restarts, such as its pod's, so that its sessions come back to it; or a
+    /// `wrk_…` id. No two processes may run with one at a time [default: somebody new at every start]
+    #[arg(long, env = "SWITCHYARD_WORKER_ID", global = true, value_name = "NAME")]
+    worker_id: Option<String>,
 
     /// How long a client that lost its network may take to come back, in seconds (1 to 600) [default: 10]
     #[arg(long, env = "SWITCHYARD_GRACE", global = true, value_name = "SECONDS")]
@@ -152,6 +159,7 @@ pub struct Settings {
     pub demo: bool,
     pub ice_servers: Vec<String>,
     pub admin_listen: Option<SocketAddr>,
+    pub worker_id: Option<WorkerId>,
     pub lease: Duration,
     pub grace: Duration,
     pub drain_timeout: Duration,
@@ -188,6 +196,9 @@ fn refuse(setting: &'static str, reason: impl Into<String>) -> ConfigError {
 }
 
 /// The media port of the all-in-one process, unless it is taken or another is set.
+/// What the names of workers are made into ids with.
+const WORKER_NAMES: Uuid = uuid!("0ff2ad9c-9d1a-4a38-9a0c-5d1f4c3a7b52");
+const LONGEST_WORKER_NAME: usize = 253;
 const DEFAULT_MEDIA_PORT: u16 = 40_000;
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
@@ -312,6 +323,7 @@ impl Settings {
             demo,
             ice_servers,
             admin_listen,
+            worker_id: source.worker_id.as_deref().map(worker_id).transpose()?,
             lease: seconds("lease", source.lease.as_deref(), 3..=300, 6)?,
             grace: seconds("grace", source.grace.as_deref(), 1..=600, 10)?,
             drain_timeout: seconds("drain_timeout", source.drain_timeout.as_deref(), 1..=3600, 60)?,
@@ -337,6 +349,7 @@ impl Source {
             demo: self.demo.or(file.demo),
             ice_servers: self.ice_servers.or(file.ice_servers),
             admin_listen: self.admin_listen.or(file.admin_listen),
+            worker_id: self.worker_id.or(file.worker_id),
             lease: self.lease.or(file.lease),
             grace: self.grace.or(file.grace),
             drain_timeout: self.drain_timeout.or(file.drain_timeout),
@@ -391,6 +404,17 @@ fn seconds(
     Ok(Duration::from_secs(value))
 }
 
+/// An id as it is, or the id of a name.
+fn worker_id(text: &str) -> Result<WorkerId, ConfigError> {
+    if text.starts_with(WorkerId::PREFIX) {
+        return text.parse().map_err(|error| refuse("worker_id", format!("{error}")));
+    }
+    if text.is_empty() || text.len() > LONGEST_WORKER_NAME {
+        return Err(refuse("worker_id", format!("a name has 1 to {LONGEST_WORKER_NAME} bytes")));
+    }
+    Ok(WorkerId::from_uuid(Uuid::new_v5(&WORKER_NAMES, text.as_bytes())))
+}
+
 fn list(text: Option<&str>) -> impl Iterator<Item = &str> {
     text.unwrap_or_default().split(',').map(str::trim).filter(|item| !item.is_empty())
 }
@@ -442,7 +466,7 @@ mod tests {
     #[test]
     fn each_bad_value_names_its_setting() {
         type Change = fn(&mut Source);
-        let cases: [(&str, Change); 12] = [
+        let cases: [(&str, Change); 14] = [
             ("broker", |s| s.broker = Some("redis://h".into())),
             ("store", |s| s.store = Some("postgres://h".into())),
             ("listen", |s| s.listen = Some("8080".into())),
@@ -452,6 +476,8 @@ mod tests {
             ("api_keys", |s| s.api_keys = Some("no-colon".into())),
             ("demo", |s| s.demo = Some("maybe".into())),
             ("grace", |s| s.grace = Some("0".into())),
+            ("worker_id", |s| s.worker_id = Some("wrk_17".into())),
+            ("worker_id", |s| s.worker_id = Some(String::new())),
             ("drain_timeout", |s| s.drain_timeout = Some("a while".into())),
             ("operator_keys", |s| s.operator_keys = Some("nobody".into())),
             ("log_format", |s| s.log_format = Some("xml".into())),
@@ -490,6 +516,17 @@ mod tests {
                 "{name} is not in the sample"
             );
         }
+    }
+
+    #[test]
+    fn a_worker_keeps_the_id_of_its_name_and_an_id_is_itself() {
+        let id = |text: &str| {
+            check(Role::AllInOne, |s| s.worker_id = Some(text.into())).unwrap().worker_id.unwrap()
+        };
+        assert_eq!(id("worker-0"), id("worker-0"));
+        assert_ne!(id("worker-0"), id("worker-1"));
+        assert_eq!(id(&id("worker-0").to_string()), id("worker-0"));
+        assert_eq!(check(Role::AllInOne, |_| {}).unwrap().worker_id, None);
     }
 
     #[test]

@@ -185,6 +185,7 @@ async fn start_worker(
     store: Arc<dyn Store>,
 ) -> Result<Worker, RunError> {
     let mut config = WorkerConfig {
+        worker_id: settings.worker_id,
         lease: settings.lease,
         drain_timeout: settings.drain_timeout,
         can_drain: role == Role::Worker,

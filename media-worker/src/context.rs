@@ -1,7 +1,7 @@
 //! What every part of one worker shares.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use common::broker::Broker;
 use common::message::{CommandError, ErrorCode, EventBody};
@@ -47,6 +47,8 @@ pub(crate) struct Context {
     pub peers: Peers,
     pub standing: Arc<Standing>,
     pub timeline: Timeline,
+    /// Session inboxes that are open.
+    pub inboxes: AtomicUsize,
     pub lanes: Serial<Lane, BoxFuture<'static, ()>>,
     pub drain: Drain,
     /// Ends everything that runs for this worker.
@@ -80,6 +82,7 @@ impl Context {
             media_events,
             registry: Registry::default(),
             peers: Peers::default(),
+            inboxes: AtomicUsize::new(0),
             standing,
             // Bounded by the prefetch of the inboxes that feed it, and by one state report per endpoint.
             lanes: Serial::new(usize::MAX, |job: BoxFuture<'static, ()>| job),

@@ -6,6 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use common::broker::{BrokerResult, Inbox, InboxOptions, topology};
@@ -173,8 +174,10 @@ async fn session_inbox(
         };
         let Some(inbox) = stop.run_until_cancelled(until_ok("session inbox", open)).await else { return };
         metrics::inboxes(1.0);
+        context.inboxes.fetch_add(1, Ordering::Relaxed);
         let ended = inbox::run(&context, inbox, stop.clone()).await;
         metrics::inboxes(-1.0);
+        context.inboxes.fetch_sub(1, Ordering::Relaxed);
         // Deleted because the session ended (its change is on the way), or expired while the broker was away.
         let is_open = async || {
             let session = context.store.session(session_id).await?;

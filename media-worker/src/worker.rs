@@ -151,6 +151,11 @@ impl Worker {
         self.context.media.announced().to_vec()
     }
 
+    /// How many sessions' inboxes this worker reads now: all open ones, once it has caught up.
+    pub fn session_inboxes(&self) -> usize {
+        self.context.inboxes.load(Ordering::Relaxed)
+    }
+
     /// The media plane, for its counters.
     pub fn media(&self) -> &dyn MediaControl {
         &*self.context.media
