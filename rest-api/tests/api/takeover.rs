@@ -36,6 +36,7 @@ macro_rules! scenarios {
 
 scenarios! {
     alternating_polls_lose_and_reorder_nothing
+    a_poll_on_another_instance_takes_over_at_once
     a_cursor_confirms_on_whichever_instance_it_arrives
     the_last_event_can_be_confirmed_on_another_instance
     a_newer_reader_on_another_instance_ends_an_older_one
@@ -122,6 +123,32 @@ async fn alternating_polls_lose_and_reorder_nothing(system: System) {
     println!("{EVENTS} events over {polls} alternating polls, slowest {slowest:?}");
     assert_in_order(&received.numbers, EVENTS);
     assert!(polls > 100);
+}
+
+/// How long a hand-over between living instances takes: the printed figure is the one in docs/BENCHMARKS.md.
+async fn a_poll_on_another_instance_takes_over_at_once(system: System) {
+    const ROUNDS: usize = 100;
+    let (system, apis, member) = pair(system).await;
+    let clients = apis.each_ref().map(|api| member.at(api));
+    system.send_number(&member, 0).await;
+    // Unconfirmed, so every poll finds it at once: all that it waits for is the queue.
+    let query = member.events("wait=20");
+    let mut took = Vec::new();
+    for round in 0..ROUNDS {
+        let began = Instant::now();
+        let page = clients[round % 2].get(&query).await;
+        took.push(began.elapsed());
+        assert_eq!(page.json["events"].as_array().unwrap().len(), 1, "{page:?}");
+    }
+    took.sort_unstable();
+    println!(
+        "hand-over: median {:?}, p90 {:?}, worst {:?}",
+        took[ROUNDS / 2],
+        took[ROUNDS * 9 / 10],
+        took[ROUNDS - 1]
+    );
+    // Far above the figure, far below waiting for a lease to lapse: this machine may be busy.
+    assert!(took[ROUNDS / 2] < Duration::from_secs(1), "{took:?}");
 }
 
 async fn a_cursor_confirms_on_whichever_instance_it_arrives(system: System) {
