@@ -75,7 +75,12 @@ export class RoomView {
       redraw(participant);
     });
     room.on('trackUnsubscribed', (_, publication, participant) => {
-      this.#sound.stop(publication.id);
+      this.#sound.stop(publication);
+      redraw(participant);
+    });
+    // The same media by another connection: nobody is to see or hear the seam.
+    room.on('trackSwitched', (track, publication, participant) => {
+      if (publication.kind === 'audio') this.#sound.switchTo(publication, track);
       redraw(participant);
     });
     room.on('trackMuted', (_, participant) => redraw(participant));
@@ -87,8 +92,13 @@ export class RoomView {
     room.on('activeSpeakers', () => this.#drawSpeakers());
     room.on('connectionState', (state) => {
       this.#banner.show(state);
+      byId('tiles', HTMLElement).dataset.state = state;
       if (state === 'connected') this.#refresh(room.localParticipant);
+      // What was held while there was hope.
+      if (state === 'disconnected') for (const participant of room.participants.values()) redraw(participant);
     });
+    room.on('interrupted', (cause) => this.#banner.explain(cause));
+    room.on('disconnected', (error) => this.#banner.fail(error.code));
     room.on('closed', (reason) => this.#close(reason));
   }
 
@@ -100,7 +110,7 @@ export class RoomView {
     const tile = this.#tile(key, participant, 'camera');
     tile.update(participant);
     tile.setMuted(!microphone || microphone.muted);
-    tile.setVideo(camera && !camera.muted ? camera.track : null);
+    this.#show(tile, camera);
     tile.setSpeaking(participant.speaking);
 
     const screen = participant.trackBySource('screen');
@@ -108,11 +118,21 @@ export class RoomView {
     if (screen) {
       const stage = this.#tile(screenKey, participant, 'screen');
       stage.update(participant);
-      stage.setVideo(screen.muted ? null : screen.track);
+      this.#show(stage, screen);
     } else {
       this.#grid.remove(screenKey);
     }
     if (participant.isLocal) this.#controls.refresh();
+  }
+
+  /**
+   * The picture of a publication. While it is being fetched anew the last one stays.
+   * @param {Tile} tile
+   * @param {import('../sdk/switchyard.js').Publication | import('../sdk/switchyard.js').LocalPublication | undefined} publication
+   */
+  #show(tile, publication) {
+    if (!publication || publication.muted) tile.setVideo(null);
+    else tile.setVideo(publication.track, { hold: this.#room.connectionState !== 'disconnected' });
   }
 
   /**
@@ -130,7 +150,7 @@ export class RoomView {
 
   /** @param {import('../sdk/switchyard.js').Publication} publication */
   #playIfAudio(publication) {
-    if (publication.kind === 'audio' && publication.track) this.#sound.play(publication.id, publication.track);
+    if (publication.kind === 'audio' && publication.track) this.#sound.play(publication, publication.track);
   }
 
   #drawSpeakers() {

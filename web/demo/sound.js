@@ -1,7 +1,12 @@
-/** Plays what is heard: one audio element per track, outside the tiles so that layout never stops it. */
+/** Plays what is heard: one audio element per publication, outside the tiles so that layout never stops it. */
+
+/** A successor that has not begun by then is taken as it is. Milliseconds. */
+const PATIENCE_MS = 400;
+
+/** @typedef {import('../sdk/switchyard.js').Publication} Publication */
 
 export class Sound {
-  /** @type {Map<string, HTMLAudioElement>} */
+  /** @type {Map<Publication, HTMLAudioElement>} */
   #elements = new Map();
   #blocked;
   #resume = () => this.#playAll();
@@ -11,12 +16,11 @@ export class Sound {
     this.#blocked = blocked;
   }
 
-  /** @param {string} trackId @param {MediaStreamTrack} track */
-  play(trackId, track) {
-    this.stop(trackId);
-    const element = new Audio();
-    element.srcObject = new MediaStream([track]);
-    this.#elements.set(trackId, element);
+  /** @param {Publication} publication @param {MediaStreamTrack} track */
+  play(publication, track) {
+    this.stop(publication);
+    const element = elementOf(track);
+    this.#elements.set(publication, element);
     element.play().catch((error) => {
       if (error instanceof DOMException && error.name === 'NotAllowedError') {
         addEventListener('pointerdown', this.#resume, { once: true });
@@ -25,19 +29,42 @@ export class Sound {
     });
   }
 
-  /** @param {string} trackId */
-  stop(trackId) {
-    const element = this.#elements.get(trackId);
+  /**
+   * The same sound comes as another track: that begins mute and takes over when it plays, so that there is neither a
+   * hole nor an echo.
+   * @param {Publication} publication @param {MediaStreamTrack} track
+   */
+  async switchTo(publication, track) {
+    const before = this.#elements.get(publication);
+    const element = elementOf(track);
+    element.muted = true;
+    this.#elements.set(publication, element);
+    const timeout = new Promise((resolve) => setTimeout(resolve, PATIENCE_MS));
+    await Promise.race([element.play().catch(() => {}), timeout]);
+    if (before) before.srcObject = null;
+    element.muted = false;
+  }
+
+  /** @param {Publication} publication */
+  stop(publication) {
+    const element = this.#elements.get(publication);
     if (element) element.srcObject = null;
-    this.#elements.delete(trackId);
+    this.#elements.delete(publication);
   }
 
   stopAll() {
     removeEventListener('pointerdown', this.#resume);
-    for (const id of [...this.#elements.keys()]) this.stop(id);
+    for (const publication of [...this.#elements.keys()]) this.stop(publication);
   }
 
   #playAll() {
     for (const element of this.#elements.values()) element.play().catch(() => {});
   }
+}
+
+/** @param {MediaStreamTrack} track */
+function elementOf(track) {
+  const element = new Audio();
+  element.srcObject = new MediaStream([track]);
+  return element;
 }

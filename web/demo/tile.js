@@ -3,8 +3,14 @@
 import { make, icon } from './dom.js';
 import { colourOf, initials } from './person.js';
 
+/** A picture that takes the place of another is shown when it is there, or after this long. Milliseconds. */
+const SWAP_PATIENCE_MS = 2000;
+
 export class Tile {
   #video = make('video');
+  /** The one before, shown until the new one has a picture. @type {HTMLVideoElement | null} */
+  #outgoing = null;
+  #mirrored;
   #avatar = make('span', 'avatar');
   #name = make('span', 'tile-name-text');
   #muted = icon('mic-off');
@@ -22,11 +28,9 @@ export class Tile {
     this.element.dataset.source = source;
     this.element.classList.toggle('local', participant.isLocal);
 
-    this.#video.autoplay = true;
-    this.#video.playsInline = true;
-    this.#video.muted = true; // sound has elements of its own
     // Your own camera as in a mirror; a shared screen must stay readable.
-    this.#video.classList.toggle('mirrored', participant.isLocal && source === 'camera');
+    this.#mirrored = participant.isLocal && source === 'camera';
+    this.#prepare(this.#video);
     this.#avatar.setAttribute('aria-hidden', 'true');
     this.#muted.classList.add('tile-muted');
     this.#muted.setAttribute('role', 'img');
@@ -53,12 +57,49 @@ export class Tile {
     this.#state.textContent = away ? 'Connection lost' : '';
   }
 
-  /** @param {MediaStreamTrack | null} track */
-  setVideo(track) {
-    const stream = /** @type {MediaStream | null} */ (this.#video.srcObject);
-    if ((stream?.getVideoTracks()[0] ?? null) !== track) this.#video.srcObject = track ? new MediaStream([track]) : null;
+  /**
+   * @param {MediaStreamTrack | null} track
+   * @param {{ hold?: boolean }} [options] without a track: keep the last picture, for another is on its way
+   */
+  setVideo(track, { hold = false } = {}) {
+    const shown = /** @type {MediaStream | null} */ (this.#video.srcObject)?.getVideoTracks()[0] ?? null;
+    const held = track === null && hold && shown !== null;
+    this.element.classList.toggle('held', held);
+    if (held) return;
+    if (shown !== null && track !== null && shown !== track) this.#replaceVideo();
+    if (shown !== track) this.#video.srcObject = track ? new MediaStream([track]) : null;
+    if (!track) this.#dropOutgoing();
     this.element.classList.toggle('has-video', track !== null);
     if (track) this.#video.play().catch(() => {}); // autoplay of muted video is refused only while hidden
+  }
+
+  /** One picture stays until the next is there: a new element begins behind the old one. */
+  #replaceVideo() {
+    this.#dropOutgoing();
+    const outgoing = this.#video;
+    this.#outgoing = outgoing;
+    this.#video = make('video');
+    this.#prepare(this.#video);
+    outgoing.before(this.#video);
+    const done = () => {
+      if (this.#outgoing === outgoing) this.#dropOutgoing();
+    };
+    this.#video.addEventListener('loadeddata', done, { once: true });
+    setTimeout(done, SWAP_PATIENCE_MS);
+  }
+
+  #dropOutgoing() {
+    if (this.#outgoing) this.#outgoing.srcObject = null;
+    this.#outgoing?.remove();
+    this.#outgoing = null;
+  }
+
+  /** @param {HTMLVideoElement} video */
+  #prepare(video) {
+    video.autoplay = true;
+    video.playsInline = true;
+    video.muted = true; // sound has elements of its own
+    video.classList.toggle('mirrored', this.#mirrored);
   }
 
   /** @param {boolean} muted */
@@ -90,6 +131,7 @@ export class Tile {
   }
 
   remove() {
+    this.#dropOutgoing();
     this.#video.srcObject = null;
     this.element.remove();
   }

@@ -3,7 +3,7 @@
  *
  * Every changing request carries an `Idempotency-Key`, so it may be sent again after a lost reply: with
  * the same key it takes effect once. What the server could not finish in time (202) is completed by the
- * event `command.completed`, which the room hands to `completed()`.
+ * event `command.completed`; participant-api.js waits for that.
  */
 
 import { backoff, sleep } from './backoff.js';
@@ -14,14 +14,10 @@ import { newId } from './ids.js';
 const ATTEMPTS = 5;
 /** How long the server may hold a request before it answers 202, in seconds. */
 const WAIT_SECONDS = 10;
-/** No reply for this long counts as lost, in milliseconds. Longer than any `Prefer: wait` used here. */
-const REPLY_TIMEOUT_MS = 20_000;
-/** A command's own deadline on the server is 60 s: nothing completes later than that. */
-const COMPLETION_TIMEOUT_MS = 65_000;
+/** A reply that is this much later than the server may hold it counts as lost. Milliseconds. */
+const REPLY_LATENESS_MS = 10_000;
 /** `Retry-After` is honoured up to this many seconds; beyond it our own back-off decides. */
 const RETRY_AFTER_LIMIT = 10;
-/** Results of commands that came before their 202 did. */
-const EARLY_RESULTS = 64;
 
 /**
  * @typedef {object} RequestOptions
@@ -29,6 +25,7 @@ const EARLY_RESULTS = 64;
  * @property {string} [token]
  * @property {string} [key] idempotency key
  * @property {number} [attempts]
+ * @property {number} [wait] how long the server may hold the request, in seconds; 10 by default
  * @property {AbortSignal} [signal]
  * @property {boolean} [keepalive] survives the page
  */
@@ -102,10 +99,10 @@ export class Api {
    * @param {string} path
    * @param {RequestOptions} options
    */
-  async #once(method, path, { body, token, key, signal, keepalive }) {
+  async #once(method, path, { body, token, key, signal, keepalive, wait = WAIT_SECONDS }) {
     if (signal?.aborted) throw new SwitchyardError('aborted', 'cancelled by the caller');
     /** @type {Record<string, string>} */
-    const headers = { Prefer: `wait=${WAIT_SECONDS}` };
+    const headers = { Prefer: `wait=${wait}` };
     if (token) headers.Authorization = `Bearer ${token}`;
     if (key) headers['Idempotency-Key'] = key;
     if (body !== undefined) headers['Content-Type'] = 'application/json';
@@ -113,7 +110,7 @@ export class Api {
     const abort = new AbortController();
     const cancel = () => abort.abort();
     signal?.addEventListener('abort', cancel);
-    const timer = setTimeout(cancel, REPLY_TIMEOUT_MS);
+    const timer = setTimeout(cancel, wait * 1000 + REPLY_LATENESS_MS);
     try {
       const response = await this.#fetch(this.url(path), {
         method,
@@ -156,152 +153,4 @@ export function problem(response, text) {
     body?.detail ?? body?.title ?? `the server answered ${response.status}`,
     { status: response.status, retryAfter: Number.isFinite(seconds) ? seconds : null },
   );
-}
-
-/** The calls of one participant: knows its ids, token and destination, and waits out a 202. */
-export class ParticipantApi {
-  /** @type {Map<string, (event: { status: number, result: any }) => void>} */
-  #waiting = new Map();
-  /** @type {Map<string, { status: number, result: any }>} */
-  #early = new Map();
-
-  /**
-   * @param {Api} api
-   * @param {string} sessionId
-   * @param {string} joinToken
-   */
-  constructor(api, sessionId, joinToken) {
-    this.api = api;
-    this.sessionId = sessionId;
-    this.joinToken = joinToken;
-    /** @type {string | undefined} */
-    this.participantId = undefined;
-    /** The participant token, once joined. */
-    this.token = joinToken;
-    /** @type {string | undefined} */
-    this.destination = undefined;
-  }
-
-  /** The path of this participant. */
-  get path() {
-    return `/v1/sessions/${encodeURIComponent(this.sessionId)}/participants/${encodeURIComponent(this.participantId ?? '')}`;
-  }
-
-  /**
-   * Where the events of one endpoint are read.
-   * @param {string} endpointId
-   * @param {string} [rest] below that path
-   * @param {Record<string, string>} [query]
-   */
-  events(endpointId, rest = '', query = {}) {
-    return `${this.path}/events${rest}?${new URLSearchParams({ endpoint: endpointId, ...query })}`;
-  }
-
-  /**
-   * Joins, or joins again as the same participant. A join has no event stream yet that could bring a
-   * late result, so a 202 is answered by asking again with the same key.
-   * @param {{ name?: string, server_offers?: boolean, offer?: { sdp: string, tracks: import('./types.js').TrackDescription[] } }} body
-   * @param {{ signal?: AbortSignal, attempts?: number }} [options]
-   * @returns {Promise<import('./types.js').JoinReply>}
-   */
-  async join(body, { signal, attempts } = {}) {
-    const path = `/v1/sessions/${encodeURIComponent(this.sessionId)}/participants`;
-    const key = newId('cmd');
-    const full = this.participantId ? { ...body, participant_id: this.participantId } : body;
-    const deadline = Date.now() + COMPLETION_TIMEOUT_MS;
-    for (;;) {
-      const reply = await this.api.request('POST', path, { body: full, token: this.token, key, signal, attempts });
-      if (reply.status !== 202) {
-        this.participantId = reply.body.participant.id;
-        this.token = reply.body.token;
-        this.destination = reply.body.destination;
-        return reply.body;
-      }
-      if (Date.now() > deadline) throw new SwitchyardError('expired', 'the join was not completed in time');
-      await sleep(250, signal);
-    }
-  }
-
-  /**
-   * @param {{ sdp: string, revision: number, tracks: import('./types.js').TrackDescription[] }} body
-   * @returns {Promise<import('./types.js').Answer & { tracks: import('./types.js').TrackInfo[] }>}
-   */
-  offer(body) {
-    return this.#command('POST', '/offer', body);
-  }
-
-  /** @param {import('./types.js').Answer} body */
-  answer(body) {
-    return this.#command('POST', '/answer', body);
-  }
-
-  /** @param {RTCIceCandidateInit[]} candidates */
-  candidates(candidates) {
-    return this.#command('POST', '/candidates', { candidates });
-  }
-
-  /**
-   * @param {string} trackId
-   * @param {boolean} muted
-   * @returns {Promise<import('./types.js').TrackInfo>}
-   */
-  setMuted(trackId, muted) {
-    return this.#command('PATCH', `/tracks/${encodeURIComponent(trackId)}`, { muted });
-  }
-
-  /**
-   * Leaves. With `keepalive` the browser sends it even when the page is going away.
-   * @param {{ keepalive?: boolean }} [options]
-   */
-  async leave({ keepalive = false } = {}) {
-    await this.api.request('DELETE', this.path, { token: this.token, keepalive, attempts: keepalive ? 1 : 3 });
-  }
-
-  /**
-   * The event `command.completed`.
-   * @param {{ command_id: string, status: number, result: any }} data
-   */
-  completed(data) {
-    const waiter = this.#waiting.get(data.command_id);
-    if (waiter) {
-      waiter(data);
-      return;
-    }
-    this.#early.set(data.command_id, data);
-    if (this.#early.size > EARLY_RESULTS) this.#early.delete(this.#early.keys().next().value ?? '');
-  }
-
-  /**
-   * @param {string} method
-   * @param {string} subpath
-   * @param {object} body
-   */
-  async #command(method, subpath, body) {
-    const { token, destination } = this;
-    const reply = await this.api.request(method, this.path + subpath, { body: { ...body, destination }, token });
-    return reply.status === 202 ? this.#completion(reply.body.command_id) : reply.body;
-  }
-
-  /**
-   * @param {string} commandId
-   * @returns {Promise<any>}
-   */
-  #completion(commandId) {
-    return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => {
-        this.#waiting.delete(commandId);
-        reject(new SwitchyardError('expired', 'the result did not come in time'));
-      }, COMPLETION_TIMEOUT_MS);
-      const settle = (/** @type {{ status: number, result: any }} */ { status, result }) => {
-        clearTimeout(timer);
-        this.#waiting.delete(commandId);
-        if (status < 400) resolve(result);
-        else reject(new SwitchyardError(result?.code ?? `http_${status}`, result?.detail ?? 'refused', { status }));
-      };
-      const early = this.#early.get(commandId);
-      this.#early.delete(commandId);
-      if (early) settle(early);
-      else this.#waiting.set(commandId, settle);
-    });
-  }
 }

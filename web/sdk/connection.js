@@ -1,10 +1,11 @@
 /**
  * One WebRTC connection to one endpoint of the server: the `RTCPeerConnection`, its negotiation, its
- * candidates, and the watch over its ICE and DTLS. A rejoin makes a new one.
+ * candidates, and the watch over its ICE and DTLS and over what arrives. A rejoin makes a new one.
  */
 
 import { LocalCandidates, RemoteCandidates } from './candidates.js';
 import { SwitchyardError } from './errors.js';
+import { Liveness } from './liveness.js';
 import { Negotiator } from './negotiator.js';
 
 /** ICE "disconnected" often heals by itself; after this long it is restarted. */
@@ -13,13 +14,19 @@ const RESTART_AFTER_MS = 1500;
 const GIVE_UP_AFTER_MS = 9000;
 /** Servers learnt from the join reply come too late for the first gathering; it is repeated if needed. */
 const RELAY_AFTER_MS = 2500;
+/** How often it is looked whether anything arrives. Milliseconds. */
+const LOOK_INTERVAL_MS = 250;
+/** While it stays silent, the server is asked again after this long. Milliseconds. */
+const ASK_INTERVAL_MS = 2000;
 
 /**
  * @typedef {object} ConnectionHooks
  * @property {(state: 'connected' | 'interrupted') => void} stateChanged
  * @property {(tracks: import('./types.js').SubscribedTrack[], connection: Connection) => void} subscribed
  * @property {(tracks: import('./types.js').TrackInfo[]) => void} published
- * @property {(error: SwitchyardError) => void} lost beyond repair here: rejoin
+ * @property {(publication: LocalPublication) => string} identify a track id for a publication that is new here
+ * @property {(error: SwitchyardError, ended: boolean) => void} lost beyond repair here. It is left
+ *   open: unless `ended`, media may still flow, and only the way to command it is gone
  */
 
 /** @typedef {import('./publication.js').LocalPublication} LocalPublication */
@@ -33,7 +40,17 @@ export class Connection {
   /** Transceivers that we made, to publish; the server's are never reused for that. */
   /** @type {Map<RTCRtpTransceiver, LocalPublication | null>} */
   #own = new Map();
+  /** Each connection publishes under track ids of its own. @type {Map<LocalPublication, string>} */
+  #ids = new Map();
   #closed = false;
+  #lost = false;
+  #liveness = new Liveness();
+  /** @type {ReturnType<typeof setInterval> | undefined} */
+  #lookTimer;
+  /** The newest of what was seen to arrive: media by its time, everything by count. */
+  #newestSource = 0;
+  #arrived = 0;
+  #askedAt = -Infinity;
   #relaysUnused = false;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #restartTimer;
@@ -49,7 +66,7 @@ export class Connection {
 
   /**
    * @param {RTCIceServer[]} iceServers
-   * @param {import('./api.js').ParticipantApi} api
+   * @param {import('./participant-api.js').EndpointApi} api
    * @param {ConnectionHooks} hooks
    */
   constructor(iceServers, api, hooks) {
@@ -81,6 +98,11 @@ export class Connection {
     return this.#closed;
   }
 
+  /** Whether anything came from the media server within the last moment. */
+  get isFlowing() {
+    return !this.#closed && this.#liveness.isFlowing(performance.now());
+  }
+
   /** Whether an offer of either side was ever answered. */
   get negotiated() {
     return this.peer.currentRemoteDescription !== null;
@@ -102,6 +124,7 @@ export class Connection {
       this.peer.setConfiguration({ ...known, iceServers: reply.ice_servers });
     }
     this.#localCandidates.open((candidates) => this.#sendCandidates(candidates));
+    this.#lookTimer = setInterval(() => this.#look(), LOOK_INTERVAL_MS);
     if (reply.answer) {
       await this.#negotiator.acceptFirst(reply.answer, reply.tracks);
       this.#remoteCandidates.apply();
@@ -146,12 +169,6 @@ export class Connection {
     if (this.peer.getTransceivers().length > 0) await this.#negotiator.negotiate();
   }
 
-  /** Asks the server for something harmless; if it says that the endpoint is gone, this is lost. */
-  probe() {
-    // Before any negotiation there are no candidates: saying so changes nothing.
-    if (this.negotiated) this.negotiate().catch(() => {});
-    else this.#sendCandidates([{ candidate: '', sdpMid: '0', sdpMLineIndex: 0 }]);
-  }
 
   /** New ICE credentials and candidates, for a path that changed (RFC 8445, section 9). */
   async restartIce() {
@@ -207,10 +224,18 @@ export class Connection {
     clearTimeout(this.#restartTimer);
     clearTimeout(this.#giveUpTimer);
     clearTimeout(this.#relayTimer);
+    clearInterval(this.#lookTimer);
     globalThis.removeEventListener?.('online', this.#online);
     this.#localCandidates.close();
     this.#negotiator.close();
     this.peer.close();
+  }
+
+  /** @param {LocalPublication} publication */
+  #idOf(publication) {
+    const id = this.#ids.get(publication) ?? this.#hooks.identify(publication);
+    this.#ids.set(publication, id);
+    return id;
   }
 
   /** @param {LocalPublication} publication */
@@ -246,8 +271,8 @@ export class Connection {
       const tracks = [];
       for (const [transceiver, publication] of noted) {
         if (!publication || transceiver.mid === null) continue;
-        const { source, id, muted } = publication;
-        tracks.push({ mid: transceiver.mid, source, track_id: id, muted });
+        const { source, muted } = publication;
+        tracks.push({ mid: transceiver.mid, source, track_id: this.#idOf(publication), muted });
       }
       return tracks;
     };
@@ -277,7 +302,7 @@ export class Connection {
     } else if (state === 'failed') {
       this.#restartLater(0);
     } else if (state === 'closed') {
-      this.#lose(new SwitchyardError('endpoint_gone', 'the connection was closed'));
+      this.#lose(new SwitchyardError('endpoint_gone', 'the connection was closed'), true);
     }
   }
 
@@ -300,14 +325,52 @@ export class Connection {
     this.#dtls?.addEventListener('statechange', () => {
       const state = this.#dtls?.state;
       if (state !== 'closed' && state !== 'failed') return;
-      this.#lose(new SwitchyardError('endpoint_gone', 'the media server ended the connection'));
+      this.#lose(new SwitchyardError('endpoint_gone', 'the media server ended the connection'), true);
     });
   }
 
-  /** @param {SwitchyardError} error */
-  #lose(error) {
+  /** Whether anything arrived since the last look; after an unusual silence the server is asked. */
+  async #look() {
+    const arrived = this.#mediaArrived() || (await this.#anythingArrived());
     if (this.#closed) return;
-    this.close();
-    this.#hooks.lost(error);
+    const now = performance.now();
+    this.#liveness.observe(now, arrived);
+    if (!this.#liveness.isSilent(now) || now - this.#askedAt < ASK_INTERVAL_MS) return;
+    this.#askedAt = now;
+    if ((await this.#api.probe()) !== 'gone') return; // whatever ails the path, ICE sees to it
+    this.#lose(new SwitchyardError('endpoint_gone', 'the media server is gone'));
+  }
+
+  /** By the sources of the receivers, which cost next to nothing to read. */
+  #mediaArrived() {
+    for (const { receiver } of this.peer.getTransceivers()) {
+      for (const { timestamp } of receiver.getSynchronizationSources()) {
+        if (timestamp <= this.#newestSource) continue;
+        this.#newestSource = timestamp;
+        return true;
+      }
+    }
+    return false;
+  }
+
+  /** By everything that comes on the transport: media, feedback, answers to ICE checks. */
+  async #anythingArrived() {
+    let arrived = 0;
+    const report = await this.peer.getStats().catch(() => new Map());
+    for (const stats of /** @type {Map<string, any>} */ (report).values()) {
+      if (stats.type === 'transport') arrived += stats.packetsReceived ?? 0;
+      else if (stats.type === 'candidate-pair') arrived += stats.responsesReceived ?? 0;
+    }
+    const more = arrived > this.#arrived;
+    this.#arrived = arrived;
+    return more;
+  }
+
+  /** @param {SwitchyardError} error @param {boolean} [ended] */
+  #lose(error, ended = false) {
+    // Once more when the media, too, has come to its end.
+    if (this.#closed || (this.#lost && !ended)) return;
+    this.#lost = true;
+    this.#hooks.lost(error, ended);
   }
 }

@@ -6,7 +6,7 @@ export class LevelReader {
   #clocks = new Map();
 
   /**
-   * @param {import('./connection.js').Connection} connection
+   * @param {import('./connection.js').Connection | null} connection that publishes our own
    * @param {Iterable<import('./participant.js').RemoteParticipant>} others
    * @param {import('./local-participant.js').LocalParticipant} local
    * @returns {Promise<Map<string, number>>} by participant id
@@ -16,9 +16,9 @@ export class LevelReader {
     const levels = new Map();
     for (const participant of others) {
       const microphone = participant.trackBySource('microphone');
-      if (!microphone?.mid || microphone.muted) continue;
+      if (!microphone?.receiver || microphone.muted) continue;
       // The header extension of RFC 6464, or the decoded sound where there is none.
-      const [source] = connection.receiverOf(microphone.mid)?.getSynchronizationSources() ?? [];
+      const [source] = microphone.receiver.getSynchronizationSources();
       const live = source && this.#clocks.get(participant.id) !== source.rtpTimestamp;
       levels.set(participant.id, live ? (source.audioLevel ?? 0) : 0);
       if (source) this.#clocks.set(participant.id, source.rtpTimestamp);
@@ -29,13 +29,13 @@ export class LevelReader {
   }
 
   /**
-   * @param {import('./connection.js').Connection} connection
+   * @param {import('./connection.js').Connection | null} connection
    * @param {import('./local-participant.js').LocalParticipant} local
    * @returns {Promise<number | null>}
    */
   async #own(connection, local) {
     const microphone = local.trackBySource('microphone');
-    const sender = microphone && !microphone.muted ? connection.senderOf(microphone) : null;
+    const sender = microphone && !microphone.muted ? connection?.senderOf(microphone) : null;
     if (!sender) return null;
     for (const stats of (await sender.getStats()).values()) {
       if (stats.type === 'media-source') return stats.audioLevel ?? 0;

@@ -9,6 +9,7 @@ import { LocalPublication } from './publication.js';
  * What the room does for its local participant.
  * @typedef {object} LocalHooks
  * @property {() => import('./connection.js').Connection | null} connection the one to publish on, if joined
+ * @property {() => import('./connection.js').Connection[]} connections all that publish: two while moving
  * @property {() => Promise<void>} negotiate resolves once the server has what is published now
  * @property {(trackId: string, muted: boolean) => Promise<unknown>} sendMuted
  * @property {(name: 'localTrackPublished' | 'localTrackUnpublished' | 'localTrackEnded' | 'localTrackReplaced', publication: LocalPublication) => void} changed
@@ -20,6 +21,8 @@ export class LocalParticipant extends Participant {
   #publications = new Set();
   /** Every track id that was ever ours, whatever became of the request that named it. @type {Set<string>} */
   #issued = new Set();
+  /** Of those, the ones that no connection has used yet. @type {Set<string>} */
+  #unused = new Set();
   #hooks;
 
   /** @param {string} name @param {LocalHooks} hooks */
@@ -109,7 +112,7 @@ export class LocalParticipant extends Participant {
     publication.track = track;
     track.enabled = !publication.muted;
     this.#watch(publication);
-    await this.#hooks.connection()?.replace(publication, track);
+    await Promise.all(this.#hooks.connections().map((connection) => connection.replace(publication, track)));
     this.#hooks.changed('localTrackReplaced', publication);
   }
 
@@ -169,17 +172,34 @@ export class LocalParticipant extends Participant {
     }
     const by = source ?? (track.kind === 'audio' ? 'microphone' : 'camera');
     const publication = new LocalPublication(this.#issue(), track, by, muted);
+    this.#unused.add(publication.id);
     this.#publications.add(publication);
     this.#watch(publication);
     this.#hooks.changed('localTrackPublished', publication);
     return publication;
   }
 
-  /** New ids for a rejoin: the old ones may still be known to the server as the lost endpoint's. */
-  renew() {
+  /**
+   * The track id under which one more connection publishes this: the server may still know the ids of the
+   * one before.
+   * @param {LocalPublication} publication
+   */
+  identify(publication) {
+    return this.#unused.delete(publication.id) ? publication.id : this.#issue();
+  }
+
+  /**
+   * What a connection publishes, as the server has it.
+   * @param {import('./connection.js').Connection} connection
+   * @param {import('./types.js').TrackInfo[]} tracks
+   */
+  published(connection, tracks) {
     for (const publication of this.#publications) {
-      publication.id = this.#issue();
-      publication.serverMuted = publication.muted;
+      const known = tracks.find((track) => track.mid === connection.midOf(publication));
+      if (!known || publication.home === connection) continue;
+      publication.home = connection;
+      publication.id = known.id;
+      publication.serverMuted = known.muted;
     }
   }
 
@@ -229,10 +249,11 @@ export class LocalParticipant extends Participant {
     if (publication.syncing) return publication.syncing;
     publication.syncing = (async () => {
       while (this.#publications.has(publication) && publication.serverMuted !== publication.muted) {
-        if (!this.#hooks.connection()) return; // the rejoin says it
+        const connection = this.#hooks.connection();
+        if (!connection || publication.home !== connection) return; // the join or offer that publishes it says so
         const { muted } = publication;
         await this.#hooks.sendMuted(publication.id, muted);
-        publication.serverMuted = muted;
+        if (publication.home === connection) publication.serverMuted = muted;
       }
     })().finally(() => {
       publication.syncing = null;

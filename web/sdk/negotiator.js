@@ -23,6 +23,8 @@ const COLLISION_PATIENCE_MS = 1500;
 const LONELY_COLLISIONS = 4;
 /** Refusals that say something about this offer, not about the connection. */
 const REFUSALS = ['invalid_sdp', 'limit_exceeded', 'forbidden', 'invalid_request'];
+/** What the server says to an answer that it has already: the reply to the first try was lost. */
+const ANSWERED = 'no_offer_pending';
 
 /**
  * @typedef {object} NegotiatorHooks
@@ -51,8 +53,8 @@ export class Negotiator {
   /** @type {{ resolve: () => void, reject: (error: Error) => void }[]} */
   #wanting = [];
   #lonelyCollisions = 0;
-  /** @type {AbortController | null} ends the wait for the server's offer */
-  #waiting = null;
+  /** @type {AbortController | null} ends the wait that is under way */
+  #pause = null;
 
   /**
    * @param {Peer} peer
@@ -114,7 +116,7 @@ export class Negotiator {
     if (this.#closed || offer.revision <= this.#completed) return;
     if (this.#serverOffer && this.#serverOffer.revision > offer.revision) return;
     this.#serverOffer = offer;
-    this.#waiting?.abort();
+    this.#pause?.abort();
     this.#pump();
   }
 
@@ -123,7 +125,7 @@ export class Negotiator {
     if (this.#closed) return;
     this.#closed = true;
     this.#serverOffer = null;
-    this.#waiting?.abort();
+    this.#pause?.abort();
     for (const { reject } of this.#wanting.splice(0)) reject(superseded());
   }
 
@@ -154,9 +156,28 @@ export class Negotiator {
     this.#hooks.subscribed(offer.tracks);
     await this.#peer.setLocalDescription();
     if (this.#closed) return;
-    await this.#hooks.sendAnswer({ sdp: this.#localSdp(), revision: offer.revision });
+    await this.#deliver({ sdp: this.#localSdp(), revision: offer.revision });
     this.#completed = offer.revision;
     this.#lonelyCollisions = 0;
+  }
+
+  /**
+   * An answer is applied here already, so it has to arrive: while the server is out of reach the media that
+   * flows is worth more than a negotiation that is in step.
+   * @param {import('./types.js').Answer} answer
+   */
+  async #deliver(answer) {
+    for (let attempt = 0; !this.#closed; attempt += 1) {
+      try {
+        await this.#hooks.sendAnswer(answer);
+        return;
+      } catch (error) {
+        if (attempt > 0 && codeOf(error) === ANSWERED) return;
+        if (!(error instanceof SwitchyardError && error.retryable)) throw error;
+      }
+      this.#pause = new AbortController();
+      await sleep(backoff(attempt, { base: 500 }), this.#pause.signal);
+    }
   }
 
   async #offer() {
@@ -198,15 +219,17 @@ export class Negotiator {
       await this.#awaitServerOffer();
     } else {
       for (const { reject } of carried) reject(/** @type {Error} */ (error));
-      if (!REFUSALS.includes(code)) throw error;
+      // Out of reach is not out of step: the caller may try again, and media flows meanwhile.
+      const mayPass = error instanceof SwitchyardError && error.retryable;
+      if (!mayPass && !REFUSALS.includes(code)) throw error;
     }
   }
 
   async #awaitServerOffer() {
     if (this.#serverOffer || this.#closed) return;
-    this.#waiting = new AbortController();
-    await sleep(backoff(0, { base: this.#patience }), this.#waiting.signal);
-    this.#waiting = null;
+    this.#pause = new AbortController();
+    await sleep(backoff(0, { base: this.#patience }), this.#pause.signal);
+    this.#pause = null;
     if (this.#serverOffer || this.#closed) return;
     this.#lonelyCollisions += 1;
     if (this.#lonelyCollisions >= LONELY_COLLISIONS) {

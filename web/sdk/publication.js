@@ -16,6 +16,10 @@ export class Publication {
     this.track = null;
     /** The m-line that carries it to us. @type {string | null} */
     this.mid = null;
+    /** Of that m-line. @type {RTCRtpReceiver | null} */
+    this.receiver = null;
+    /** Ids that it had before its publisher joined again: an older endpoint of ours may still get those. @type {Set<string>} */
+    this.formerIds = new Set();
   }
 }
 
@@ -27,13 +31,15 @@ export class LocalPublication {
    * @param {boolean} muted
    */
   constructor(id, track, source, muted) {
-    /** Changes with a rejoin: to the others it is a new track then. */
+    /** Changes when we join again; to the others it stays the same publication. */
     this.id = id;
     this.kind = /** @type {import('./types.js').TrackKind} */ (track.kind);
     this.track = track;
     this.source = source;
     this.muted = muted;
-    /** What the server was last told; the two differ only while a request is on its way. */
+    /** Where `id` is known. @type {import('./connection.js').Connection | null} */
+    this.home = null;
+    /** What the server was last told there; it differs from `muted` only while a request is on its way. */
     this.serverMuted = muted;
     /** That request, while there is one. @type {Promise<void> | null} */
     this.syncing = null;

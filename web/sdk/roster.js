@@ -4,10 +4,28 @@
  *
  * Everything may come twice or late (events are delivered at least once and may be older than the
  * snapshot in a join reply), so every change is "make it so", never "flip it".
+ *
+ * A publisher that joins again publishes under new track ids; the publication stays the same, found again
+ * by its source. And we may have two endpoints for a while, when the room moves to another media server: what
+ * is subscribed there is kept per endpoint (a *feed*). A publication that plays goes on playing from where it does
+ * until somebody who watches the newer feed says that it carries it (`promote`); one that does not play
+ * takes the newest there is.
  */
 
 import { RemoteParticipant } from './participant.js';
 import { Publication } from './publication.js';
+
+/** Ids of earlier endpoints of a publisher that are still recognised. */
+const FORMER_IDS = 4;
+
+/** What carries a subscribed track to us. @typedef {{ mid: string, receiver: RTCRtpReceiver }} Carrier */
+
+/**
+ * One feed's carriers by track id; the key is whose feed it is.
+ * @typedef {object} Feed
+ * @property {object} key
+ * @property {Map<string, Carrier>} carriers
+ */
 
 /**
  * @typedef {object} RosterEvents
@@ -18,6 +36,7 @@ import { Publication } from './publication.js';
  * @property {(publication: Publication, participant: RemoteParticipant) => void} trackUnpublished
  * @property {(track: MediaStreamTrack, publication: Publication, participant: RemoteParticipant) => void} trackSubscribed
  * @property {(track: MediaStreamTrack, publication: Publication, participant: RemoteParticipant) => void} trackUnsubscribed
+ * @property {(track: MediaStreamTrack, publication: Publication, participant: RemoteParticipant, before: MediaStreamTrack) => void} trackSwitched
  * @property {(publication: Publication, participant: RemoteParticipant) => void} trackMuted
  * @property {(publication: Publication, participant: RemoteParticipant) => void} trackUnmuted
  */
@@ -25,9 +44,8 @@ import { Publication } from './publication.js';
 export class Roster {
   /** @type {Map<string, RemoteParticipant>} */
   participants = new Map();
-  /** By track id: what the server sends us, and on which m-line. */
-  /** @type {Map<string, { mid: string, track: MediaStreamTrack }>} */
-  #subscribed = new Map();
+  /** Newest first. @type {Feed[]} */
+  #feeds = [];
   #events;
 
   /** @param {RosterEvents} events */
@@ -67,8 +85,7 @@ export class Roster {
     if (participant) {
       participant.name = info.name;
       participant.state = info.state;
-      const kept = new Set(info.tracks.map((track) => track.id));
-      for (const id of [...participant.tracks.keys()]) if (!kept.has(id)) this.unpublished(info.id, id);
+      this.#renew(participant, info.tracks);
       this.#events.participantUpdated(participant);
     } else {
       participant = new RemoteParticipant(info);
@@ -99,7 +116,7 @@ export class Roster {
   published(participantId, info) {
     const participant = this.participants.get(participantId);
     if (!participant) return;
-    if (participant.tracks.has(info.id)) {
+    if (find(participant, info.id)) {
       this.muted(participantId, info.id, info.muted);
       return;
     }
@@ -113,6 +130,7 @@ export class Roster {
   unpublished(participantId, trackId) {
     const participant = this.participants.get(participantId);
     const publication = participant?.tracks.get(trackId);
+    // What has a new id is published there, whatever becomes of the old one.
     if (!participant || !publication) return;
     this.#detach(publication, participant);
     participant.tracks.delete(trackId);
@@ -122,7 +140,7 @@ export class Roster {
   /** @param {string} participantId @param {string} trackId @param {boolean} muted */
   muted(participantId, trackId, muted) {
     const participant = this.participants.get(participantId);
-    const publication = participant?.tracks.get(trackId);
+    const publication = participant && find(participant, trackId);
     if (!participant || !publication || publication.muted === muted) return;
     publication.muted = muted;
     if (muted) this.#events.trackMuted(publication, participant);
@@ -130,51 +148,149 @@ export class Roster {
   }
 
   /**
-   * A server offer was applied: this is all that is subscribed now. A track that moved to another
-   * m-line, or an m-line that carries another track, counts as unsubscribed and subscribed anew.
+   * A server offer was applied on one of our endpoints: this is all that is subscribed there now. A track
+   * that moved to another m-line, or an m-line that carries another track, counts as unsubscribed and
+   * subscribed anew.
+   * @param {object} key the endpoint
    * @param {import('./types.js').SubscribedTrack[]} tracks
-   * @param {(mid: string) => MediaStreamTrack | null} trackByMid
+   * @param {(mid: string) => RTCRtpReceiver | null} receiverOf
    */
-  subscribed(tracks, trackByMid) {
-    const before = this.#subscribed;
-    this.#subscribed = new Map();
+  subscribed(key, tracks, receiverOf) {
+    /** @type {Map<string, Carrier>} */
+    const carriers = new Map();
     for (const { track_id: id, mid } of tracks) {
-      const track = trackByMid(mid);
-      if (track) this.#subscribed.set(id, { mid, track });
+      const receiver = receiverOf(mid);
+      if (receiver) carriers.set(id, { mid, receiver });
     }
-    for (const participant of this.participants.values()) {
-      for (const publication of participant.tracks.values()) {
-        const now = this.#subscribed.get(publication.id);
-        if (before.has(publication.id) && now?.track !== publication.track) this.#detach(publication, participant);
-      }
-    }
-    for (const participant of this.participants.values()) {
-      for (const publication of participant.tracks.values()) this.#attach(publication, participant);
-    }
+    const feed = this.#feeds.find((known) => known.key === key);
+    if (feed) feed.carriers = carriers;
+    else this.#feeds.unshift({ key, carriers });
+    this.#settle();
   }
 
-  /** The connection is gone, and with it every subscription. */
+  /** An endpoint is gone, and with it what was subscribed there. @param {object} key */
+  drop(key) {
+    this.#feeds = this.#feeds.filter((feed) => feed.key !== key);
+    this.#settle();
+  }
+
+  /** Every endpoint is gone. */
   unsubscribeAll() {
-    this.subscribed([], () => null);
+    this.#feeds = [];
+    this.#settle();
   }
 
-  /** By the m-line that carries it. @param {string} mid */
-  byMid(mid) {
-    for (const participant of this.participants.values()) {
-      for (const publication of participant.tracks.values()) {
-        if (publication.mid === mid) return { participant, publication };
+  /**
+   * Publications that play from an older feed although the given one is to carry them, too.
+   * @param {object} key
+   * @returns {{ publication: Publication, participant: RemoteParticipant, mid: string }[]}
+   */
+  waiting(key) {
+    const feed = this.#feeds.find((known) => known.key === key);
+    const found = [];
+    for (const [participant, publication] of this.#all()) {
+      const carrier = feed && carrierOf(feed, publication);
+      if (!carrier || !publication.track || carrier.receiver.track === publication.track) continue;
+      found.push({ publication, participant, mid: carrier.mid });
+    }
+    return found;
+  }
+
+  /** Whether anything plays from this feed. @param {object} key */
+  plays(key) {
+    const feed = this.#feeds.find((known) => known.key === key);
+    if (!feed) return false;
+    const receivers = new Set([...feed.carriers.values()].map(({ receiver }) => receiver));
+    for (const [, publication] of this.#all()) {
+      if (publication.receiver && receivers.has(publication.receiver)) return true;
+    }
+    return false;
+  }
+
+  /**
+   * From now on this feed carries the publication: its media has come.
+   * @param {object} key
+   * @param {Publication} publication one of `waiting(key)`
+   */
+  promote(key, publication) {
+    const feed = this.#feeds.find((known) => known.key === key);
+    const carrier = feed && carrierOf(feed, publication);
+    for (const [participant, known] of this.#all()) {
+      const { track: before } = publication;
+      if (known !== publication || !carrier || !before || carrier.receiver.track === before) continue;
+      play(publication, carrier);
+      this.#events.trackSwitched(carrier.receiver.track, publication, participant, before);
+    }
+  }
+
+  /** By the feed and the m-line in it that carries it. @param {object} key @param {string} mid */
+  byMid(key, mid) {
+    const feed = this.#feeds.find((known) => known.key === key);
+    for (const [participant, publication] of this.#all()) {
+      if (feed && publication.mid === mid && carrierOf(feed, publication)?.receiver === publication.receiver) {
+        return { participant, publication };
       }
     }
     return null;
   }
 
+  /** @returns {[RemoteParticipant, Publication][]} */
+  #all() {
+    return [...this.participants.values()].flatMap((participant) =>
+      [...participant.tracks.values()].map(
+        (publication) => /** @type {[RemoteParticipant, Publication]} */ ([participant, publication]),
+      ),
+    );
+  }
+
+  /**
+   * A participant publishes this now, having joined again or not: what has a new id is found again by its source.
+   * @param {RemoteParticipant} participant
+   * @param {import('./types.js').TrackInfo[]} tracks
+   */
+  #renew(participant, tracks) {
+    const present = new Set(tracks.map(({ id }) => id));
+    const added = tracks.filter(({ id }) => !participant.tracks.has(id));
+    for (const [oldId, publication] of [...participant.tracks]) {
+      if (present.has(oldId)) continue;
+      const { kind, source } = publication;
+      const at = added.findIndex((info) => info.kind === kind && info.source === source);
+      if (at < 0) {
+        this.unpublished(participant.id, oldId);
+        continue;
+      }
+      const [{ id }] = added.splice(at, 1);
+      publication.formerIds.add(oldId);
+      for (const former of publication.formerIds) {
+        if (publication.formerIds.size > FORMER_IDS) publication.formerIds.delete(former);
+      }
+      publication.id = id;
+      participant.tracks.delete(oldId);
+      participant.tracks.set(id, publication);
+      this.#attach(publication, participant);
+    }
+  }
+
+  /** What plays from where nothing comes any more is unsubscribed; what does not play and could, is subscribed. */
+  #settle() {
+    const all = this.#all();
+    for (const [participant, publication] of all) {
+      const live = this.#feeds.some((feed) => carrierOf(feed, publication)?.receiver === publication.receiver);
+      if (publication.track && !live) this.#detach(publication, participant);
+    }
+    for (const [participant, publication] of all) this.#attach(publication, participant);
+  }
+
   /** @param {Publication} publication @param {RemoteParticipant} participant */
   #attach(publication, participant) {
-    const subscription = this.#subscribed.get(publication.id);
-    if (!subscription || publication.track) return;
-    publication.track = subscription.track;
-    publication.mid = subscription.mid;
-    this.#events.trackSubscribed(subscription.track, publication, participant);
+    if (publication.track) return;
+    for (const feed of this.#feeds) {
+      const carrier = carrierOf(feed, publication);
+      if (!carrier) continue;
+      play(publication, carrier);
+      this.#events.trackSubscribed(carrier.receiver.track, publication, participant);
+      return;
+    }
   }
 
   /** @param {Publication} publication @param {RemoteParticipant} participant */
@@ -183,6 +299,26 @@ export class Roster {
     if (!track) return;
     publication.track = null;
     publication.mid = null;
+    publication.receiver = null;
     this.#events.trackUnsubscribed(track, publication, participant);
   }
+}
+
+/** By any id that it has or had. @param {RemoteParticipant} participant @param {string} trackId */
+function find(participant, trackId) {
+  const now = participant.tracks.get(trackId);
+  return now ?? [...participant.tracks.values()].find(({ formerIds }) => formerIds.has(trackId));
+}
+
+/** @param {Feed} feed @param {Publication} publication @returns {Carrier | undefined} */
+function carrierOf({ carriers }, { id, formerIds }) {
+  const former = [...formerIds].reverse().find((each) => carriers.has(each));
+  return carriers.get(id) ?? (former === undefined ? undefined : carriers.get(former));
+}
+
+/** @param {Publication} publication @param {Carrier} carrier */
+function play(publication, { mid, receiver }) {
+  publication.track = receiver.track;
+  publication.mid = mid;
+  publication.receiver = receiver;
 }

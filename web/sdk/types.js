@@ -61,6 +61,7 @@
  * @property {string} session_id
  * @property {ParticipantInfo} participant
  * @property {string} endpoint_id
+ * @property {number} [epoch] of the session, as in `session.interrupted` and `session.moving`
  * @property {string} destination opaque; sent back with every request about this endpoint
  * @property {string} token the participant token
  * @property {number} token_expires_at
@@ -90,6 +91,11 @@
  */
 
 /**
+ * Why media stopped: the path to the media server, or the server itself.
+ * @typedef {'connection_lost' | 'media_server_lost'} InterruptionCause
+ */
+
+/**
  * A track to publish.
  * @typedef {object} LocalTrackInit
  * @property {MediaStreamTrack} track
@@ -108,6 +114,8 @@
  * @property {string[]} [apis] base URLs of API instances; consecutive requests go round robin. By
  *   default the link's own address
  * @property {number} [rejoinAttempts] tries of one rejoin before `disconnected`; default 8, about half a minute
+ * @property {number} [rejoinPatience] time for one rejoin before `disconnected`, however many tries it took;
+ *   milliseconds, default 40 s
  * @property {boolean} [leaveOnPageHide] tell the server when the page goes away; default true
  * @property {AbortSignal} [signal] cancels the join; what was begun is taken back
  */

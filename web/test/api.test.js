@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import http from 'node:http';
 import test from 'node:test';
 
-import { Api, ParticipantApi } from '../sdk/api.js';
+import { Api } from '../sdk/api.js';
+import { EndpointApi, ParticipantApi } from '../sdk/participant-api.js';
 import { parseJoinLink } from '../sdk/link.js';
 import { newId } from '../sdk/ids.js';
 import { eventually } from './support/index.js';
@@ -110,8 +111,9 @@ test('a join that takes too long is asked for again with the same key', async (c
 
 test('after a join, requests carry the participant token and the destination', async (context) => {
   const { participant, requests } = await setUp(context, joined, { status: 204 });
-  await participant.join({});
-  await participant.candidates([{ candidate: '' }]);
+  const endpoint = new EndpointApi(participant);
+  endpoint.joined(await participant.join({ endpoint_id: endpoint.id }));
+  await endpoint.candidates([{ candidate: '' }]);
   assert.equal(requests[1].url, '/v1/sessions/ses_1/participants/par_1/candidates');
   assert.equal(requests[1].headers.authorization, 'Bearer own-token');
   assert.deepEqual(requests[1].body, { candidates: [{ candidate: '' }], destination: 'here' });
@@ -128,19 +130,39 @@ test('a rejoin names its participant', async (context) => {
 
 test('202 waits for command.completed and gives its result', async (context) => {
   const { participant, requests } = await setUp(context, joined, { status: 202, body: { command_id: 'cmd_9' } });
-  await participant.join({});
-  const result = participant.setMuted('trk_1', true);
+  const endpoint = new EndpointApi(participant);
+  endpoint.joined(await participant.join({ endpoint_id: endpoint.id }));
+  const result = endpoint.setMuted('trk_1', true);
   await eventually(() => requests.length === 2, 'the request');
-  participant.completed({ command_id: 'cmd_other', status: 200, result: {} });
-  participant.completed({ command_id: 'cmd_9', status: 200, result: { muted: true } });
+  endpoint.completed({ command_id: 'cmd_other', status: 200, result: {} });
+  endpoint.completed({ command_id: 'cmd_9', status: 200, result: { muted: true } });
   assert.deepEqual(await result, { muted: true });
 });
 
 test('a result that overtakes its 202 is not lost', async (context) => {
   const { participant } = await setUp(context, joined, { status: 202, body: { command_id: 'cmd_9' } });
-  await participant.join({});
-  participant.completed({ command_id: 'cmd_9', status: 410, result: { code: 'endpoint_gone', detail: 'gone' } });
-  await assert.rejects(participant.setMuted('trk_1', true), { code: 'endpoint_gone', status: 410 });
+  const endpoint = new EndpointApi(participant);
+  endpoint.joined(await participant.join({ endpoint_id: endpoint.id }));
+  endpoint.completed({ command_id: 'cmd_9', status: 410, result: { code: 'endpoint_gone', detail: 'gone' } });
+  await assert.rejects(endpoint.setMuted('trk_1', true), { code: 'endpoint_gone', status: 410 });
+});
+
+test('a probe tells there from gone, and both from not known', async (context) => {
+  const answers = [
+    [{ status: 204 }, 'there'],
+    [problem(410, 'endpoint_gone'), 'gone'],
+    [problem(503, 'unavailable'), 'unknown'],
+    [{ status: 202, body: { command_id: 'cmd_1' } }, 'unknown'],
+    ['cut', 'unknown'],
+  ];
+  for (const [reply, verdict] of answers) {
+    const { participant, requests } = await setUp(context, joined, reply);
+    const endpoint = new EndpointApi(participant);
+    endpoint.joined(await participant.join({ endpoint_id: endpoint.id }));
+    assert.equal(await endpoint.probe(), verdict);
+    assert.equal(requests.length, 2, 'asked once');
+    assert.equal(requests[1].headers.prefer, 'wait=1');
+  }
 });
 
 test('several instances are asked in turn', async (context) => {

@@ -4,6 +4,7 @@ import test from 'node:test';
 
 import { explain } from '../demo/devices.js';
 import { findEntrance, isPersonal } from '../demo/link-source.js';
+import { textOf } from '../demo/banner.js';
 import { colourOf, initials } from '../demo/person.js';
 
 const demo = new URL('../demo/', import.meta.url);
@@ -30,6 +31,14 @@ test('why a device cannot be had is said in words that name it', () => {
     assert.match(explain('video', new DOMException('', name)), /camera/);
   }
   assert.match(explain('video', null), /https/);
+});
+
+test('the banner says what happened and what is being done about it, and nothing while all is well', () => {
+  assert.match(textOf('reconnecting', 'media_server_lost', ''), /media server stopped.*another/);
+  assert.match(textOf('reconnecting', 'connection_lost', ''), /Reconnecting/);
+  assert.match(textOf('disconnected', 'connection_lost', 'unavailable'), /no media server.*Nobody sees or hears you/);
+  assert.match(textOf('disconnected', 'connection_lost', 'no such code'), /Could not reconnect\./);
+  for (const state of ['connected', 'closed']) assert.equal(textOf(state, 'connection_lost', ''), '');
 });
 
 const token = (claims) => `x.${Buffer.from(JSON.stringify(claims)).toString('base64url')}.y`;

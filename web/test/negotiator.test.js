@@ -191,6 +191,47 @@ test('a refused offer is rolled back, its caller told, and the next one goes out
   assert.deepEqual(calls.broken, []);
 });
 
+test('an offer that cannot be delivered is taken back; the connection goes on', async () => {
+  const { peer, negotiator, calls } = setUp();
+  const first = negotiator.negotiate();
+  await eventually(() => calls.offers.length === 1, 'the offer');
+  calls.offers[0].reject(new SwitchyardError('unavailable', 'later', { status: 503 }));
+  await assert.rejects(first, { code: 'unavailable' });
+  const second = negotiator.negotiate();
+  await eventually(() => calls.offers.length === 2, 'the next offer');
+  assert.equal(calls.offers[1].offer.revision, 1);
+  calls.offers[1].resolve(answer(1));
+  await second;
+  assert.deepEqual(calls.broken, []);
+  assert.equal(peer.signalingState, 'stable');
+});
+
+test('an answer is sent until it arrives, whatever became of the reply to the first try', async () => {
+  const { negotiator, calls, onAnswer } = setUp();
+  const replies = [
+    new SwitchyardError('unavailable', 'later', { status: 503 }),
+    new SwitchyardError('network', 'lost'),
+    new SwitchyardError('no_offer_pending', 'you have answered', { status: 409 }),
+  ];
+  onAnswer(async () => {
+    const refusal = replies.shift();
+    if (refusal) throw refusal;
+  });
+  negotiator.handleServerOffer(serverOffer(1));
+  await eventually(() => negotiator.completed === 1, 'completed');
+  assert.equal(calls.answers.length, 3);
+  assert.deepEqual(calls.broken, []);
+});
+
+test('an answer to nothing, at the first try, is out of step', async () => {
+  const { negotiator, calls, onAnswer } = setUp();
+  onAnswer(async () => {
+    throw new SwitchyardError('no_offer_pending', 'which offer?', { status: 409 });
+  });
+  negotiator.handleServerOffer(serverOffer(1));
+  await eventually(() => calls.broken.length === 1, 'broken');
+});
+
 test('an endpoint that is gone ends the negotiation, once', async () => {
   const { negotiator, calls } = setUp();
   const lost = negotiator.negotiate();

@@ -69,7 +69,7 @@ test('a server offer is answered and its tracks are subscribed', async (context)
   server.send('offer', offerOf(server, 1, [subscription('5', 'trk_1')]));
   await eventually(() => log.includes('trackSubscribed video trk_1 par_b'), 'the subscription');
   await eventually(() => server.calls.answer.length === 1, 'the answer');
-  assert.equal(server.calls.answer[0].destination, 'to-end_1');
+  assert.equal(server.calls.answer[0].destination, `to-${server.endpoints[0]}`);
   assert.equal(room.participants.get('par_b').tracks.get('trk_1').mid, '5');
 });
 
@@ -137,7 +137,7 @@ test('session.interrupted: rejoins as the same participant, everything published
   await eventually(() => server.calls.answer.length === 1, 'subscribed');
   await room.localParticipant.setMuted('microphone', true);
   const before = [...room.localParticipant.tracks.keys()];
-  server.refusals.offer = [{ status: 410, code: 'endpoint_gone' }]; // right after a join, an offer finds out
+  server.epoch = 2;
   server.send('session.interrupted', { epoch: 2 });
   await eventually(() => server.calls.join.length === 2, 'the rejoin');
   await eventually(() => latest().currentRemoteDescription, 'its answer');
@@ -162,13 +162,13 @@ test('an event that overtakes the reply of a rejoin is newer than the list in it
   const held = deferred();
   server.holding = held.promise;
   server.others = [{ ...person('par_b'), state: 'disconnected' }];
-  server.send('endpoint.state', { endpoint_id: 'end_1', state: 'closed' });
+  server.send('endpoint.state', { endpoint_id: server.endpoints[0], state: 'closed' });
   await eventually(() => server.calls.join.length === 2, 'the rejoin');
-  server.send('participant.joined', { participant: person('par_b', [camera('trk_new')]) });
-  server.send('offer', offerOf(server, 1, [subscription('5', 'trk_new')]));
   const told = [];
   room.on('serverEvent', ({ type }) => told.push(type));
-  await eventually(() => told.includes('offer'), 'the events, before the reply');
+  server.send('participant.joined', { participant: person('par_b', [camera('trk_new')]) });
+  server.send('offer', offerOf(server, 1, [subscription('5', 'trk_new')]));
+  await eventually(() => told.includes('participant.joined'), 'the event by the old endpoint, before the reply');
   assert.equal(server.calls.answer.length, 0);
   held.resolve();
   await eventually(() => log.includes('trackSubscribed video trk_new par_b'), 'the new track');
@@ -176,8 +176,26 @@ test('an event that overtakes the reply of a rejoin is newer than the list in it
   assert.equal(room.participants.get('par_b').state, 'joined');
 });
 
-test('a viewer that hears of an interruption right after joining asks whether it is meant', async (context) => {
+test('an interruption from before the join is none', async (context) => {
+  const { server, log } = await setUp(context);
+  server.send('session.interrupted', { epoch: 1 });
+  server.send('participant.joined', { participant: person('par_c') });
+  await eventually(() => log.includes('participantJoined par_c'), 'the event after it');
+  assert.equal(server.calls.join.length, 1);
+  assert.equal(server.calls.candidates.length, 0);
+});
+
+/** Something comes from the media server ten times a second, until the test is over or `stop` is called. */
+async function flow(context, peer) {
+  const timer = setInterval(() => (peer.arrived += 1), 100);
+  context.after(() => clearInterval(timer));
+  await new Promise((resolve) => setTimeout(resolve, 1800)); // long enough for it to be usual
+  return () => clearInterval(timer);
+}
+
+test('an interruption while media comes in is asked about first', async (context) => {
   const { server } = await setUp(context);
+  await flow(context, latest());
   server.send('session.interrupted', { epoch: 2 });
   await eventually(() => server.calls.candidates.length === 1, 'the question');
   server.refusals.candidates = [{ status: 410, code: 'endpoint_gone' }];
@@ -185,16 +203,47 @@ test('a viewer that hears of an interruption right after joining asks whether it
   await eventually(() => server.calls.join.length === 2, 'the rejoin, once it is true');
 });
 
+test('silence is asked about; a media server that is gone is left within seconds', async (context) => {
+  const { server, log } = await setUp(context);
+  const stop = await flow(context, latest());
+  assert.equal(server.calls.candidates.length, 0, 'nothing is asked while media comes');
+  server.refusals.candidates = [{ status: 503, code: 'unavailable' }, { status: 410, code: 'endpoint_gone' }];
+  const since = Date.now();
+  stop();
+  await eventually(() => server.calls.join.length === 2, 'the rejoin');
+  assert.equal(server.calls.candidates.length, 2, 'an answer that says nothing is followed by another question');
+  assert.ok(Date.now() - since < 6000, `${Date.now() - since} ms`);
+  await eventually(() => log.at(-1) === 'connected', 'connected again');
+});
+
+test('a command answered endpoint_gone while media comes in: the old connection stays until the new has joined', async (context) => {
+  const tracks = [{ track: new FakeTrack('audio') }];
+  const { server, room, log } = await setUp(context, { options: { tracks }, others: [person('par_b', [camera('trk_1')])] });
+  const old = latest();
+  old.become('connected');
+  server.send('offer', offerOf(server, 2, [subscription('5', 'trk_1')]));
+  await eventually(() => log.includes('trackSubscribed video trk_1 par_b'), 'the subscription');
+  await flow(context, old);
+  server.refusals.mute = [{ status: 410, code: 'endpoint_gone' }];
+  server.refusals.join = Array(3).fill({ status: 503, code: 'unavailable' }); // more than would be tried without media
+  room.localParticipant.setMuted('microphone', true);
+  await eventually(() => server.calls.join.length === 5, 'the rejoin, at last');
+  await eventually(() => room.peerConnection !== old, 'the new connection');
+  assert.equal(server.calls.join[4].offer.tracks[0].muted, true);
+  assert.deepEqual(log, ['connected', 'trackSubscribed video trk_1 par_b'], 'nobody noticed');
+  server.send('endpoint.state', { endpoint_id: server.endpoints[0], state: 'closed', reason: 'replaced' });
+  await eventually(() => room.peerConnections.length === 1, 'the old one is closed');
+  assert.equal(old.connectionState, 'closed');
+  assert.ok(!log.includes('closed taken_over'));
+});
+
 test('an endpoint that is closed before its join reply is there leads to another rejoin', async (context) => {
   const { server, room } = await setUp(context);
   const held = deferred();
   server.holding = held.promise;
-  server.send('endpoint.state', { endpoint_id: 'end_1', state: 'closed' });
+  server.send('endpoint.state', { endpoint_id: server.endpoints[0], state: 'closed' });
   await eventually(() => server.calls.join.length === 2, 'the rejoin');
-  const told = [];
-  room.on('serverEvent', ({ type }) => told.push(type));
-  server.send('endpoint.state', { endpoint_id: 'end_2', state: 'closed' });
-  await eventually(() => told.length === 1, 'the event, before the reply');
+  server.send('endpoint.state', { endpoint_id: server.endpoints[1], state: 'closed' });
   held.resolve();
   await eventually(() => server.calls.join.length === 3, 'another rejoin');
   await eventually(() => room.connectionState === 'connected', 'connected');
@@ -210,6 +259,7 @@ for (const [name, lose] of [
     server.refusals.mute = [{ status: 410, code: 'endpoint_gone' }];
     room.localParticipant.setMuted('microphone', true);
   }],
+  ['an event stream that ended', (server) => server.forget(server.endpointId)],
   ['a closed connection', () => latest().become('closed')],
 ]) {
   test(`${name} leads to a rejoin`, async (context) => {
@@ -223,9 +273,13 @@ for (const [name, lose] of [
 
 test('a publication made while reconnecting resolves with the rejoin that carries it', async (context) => {
   const { server, room } = await setUp(context, { options: { tracks: [{ track: new FakeTrack('audio') }] } });
-  server.send('endpoint.state', { endpoint_id: 'end_1', state: 'closed' });
-  await eventually(() => room.connectionState === 'reconnecting', 'reconnecting');
-  await room.localParticipant.publish(new FakeTrack('video'));
+  let published;
+  room.on('connectionState', (state) => {
+    if (state === 'reconnecting') published = room.localParticipant.publish(new FakeTrack('video'));
+  });
+  server.send('endpoint.state', { endpoint_id: server.endpoints[0], state: 'closed' });
+  await eventually(() => published, 'reconnecting');
+  await published;
   assert.deepEqual(server.calls.join[1].offer.tracks.map(({ source }) => source), ['microphone', 'camera']);
 });
 
@@ -265,7 +319,7 @@ test('a path that comes back by itself is left alone', async (context) => {
 test('gives up after a bounded number of tries, and reconnects when asked', async (context) => {
   const { server, room, log } = await setUp(context);
   server.refusals.join = Array(2).fill({ status: 503, code: 'unavailable' });
-  server.send('endpoint.state', { endpoint_id: 'end_1', state: 'closed' });
+  server.send('endpoint.state', { endpoint_id: server.endpoints[0], state: 'closed' });
   await eventually(() => log.includes('disconnected unavailable'), 'giving up');
   assert.equal(room.connectionState, 'disconnected');
   assert.equal(server.calls.join.length, 3);
@@ -273,10 +327,22 @@ test('gives up after a bounded number of tries, and reconnects when asked', asyn
   await eventually(() => room.connectionState === 'connected', 'reconnected');
 });
 
+test('a join that nobody gets to is given up in time, and asked for anew by the button', async (context) => {
+  const { server, room, log } = await setUp(context, { options: { rejoinAttempts: 99, rejoinPatience: 3000 } });
+  server.pending = true;
+  const since = Date.now();
+  server.send('endpoint.state', { endpoint_id: server.endpoints[0], state: 'closed' });
+  await eventually(() => log.includes('disconnected expired'), 'giving up');
+  assert.ok(Date.now() - since >= 2900, `${Date.now() - since} ms`);
+  server.pending = false;
+  room.reconnect();
+  await eventually(() => room.connectionState === 'connected', 'reconnected');
+});
+
 test('an expired participant token falls back to the join link', async (context) => {
   const { server, room } = await setUp(context);
   server.refusals.join = [{ status: 401, code: 'unauthorized' }];
-  server.send('endpoint.state', { endpoint_id: 'end_1', state: 'closed' });
+  server.send('endpoint.state', { endpoint_id: server.endpoints[0], state: 'closed' });
   await eventually(() => server.calls.join.length === 3, 'the second try');
   assert.deepEqual(server.calls.join.map(({ token }) => token), ['Bearer join-token', 'Bearer own-token', 'Bearer join-token']);
   await eventually(() => room.connectionState === 'connected', 'connected');
@@ -286,7 +352,7 @@ test('a link that may not take over who we were lets us in as someone new, with 
   const { server, room, log } = await setUp(context);
   server.refusals.join = [{ status: 401, code: 'unauthorized' }, { status: 409, code: 'participant_conflict' }];
   const attempts = server.calls.join;
-  server.send('endpoint.state', { endpoint_id: 'end_1', state: 'closed' });
+  server.send('endpoint.state', { endpoint_id: server.endpoints[0], state: 'closed' });
   await eventually(() => room.connectionState === 'disconnected', 'the two tries that are allowed here');
   room.reconnect();
   await eventually(() => room.connectionState === 'connected', 'connected');
@@ -318,7 +384,7 @@ test('someone else with the same personal link: closed, and the participant is l
   server.send('participant.joined', { participant: person('par_me', own) }); // our own join, told to everyone
   const held = deferred();
   server.holding = held.promise;
-  server.send('endpoint.state', { endpoint_id: 'end_1', state: 'closed' });
+  server.send('endpoint.state', { endpoint_id: server.endpoints[0], state: 'closed' });
   await eventually(() => server.calls.join.length === 2, 'a rejoin on its way');
   server.send('participant.joined', { participant: person('par_me', [camera('trk_foreign')]) });
   held.resolve();
@@ -327,10 +393,28 @@ test('someone else with the same personal link: closed, and the participant is l
   assert.equal(server.calls.leave.length, 0);
 });
 
+test('an endpoint that somebody else replaced is not taken back', async (context) => {
+  const { server, log } = await setUp(context);
+  server.send('endpoint.state', { endpoint_id: server.endpointId, state: 'closed', reason: 'replaced' });
+  await eventually(() => log.includes('closed taken_over'), 'closed');
+  assert.equal(server.calls.join.length, 1);
+  assert.equal(server.calls.leave.length, 0);
+});
+
+test('an endpoint replaced by a join of ours whose reply was lost is joined again', async (context) => {
+  const { server, room } = await setUp(context);
+  server.cutJoins = 1;
+  const [first] = server.endpoints;
+  server.send('endpoint.state', { endpoint_id: first, state: 'closed', reason: 'connection_lost' });
+  await eventually(() => room.connectionState === 'connected' && server.calls.join.length === 3, 'joined by the third');
+  server.send('endpoint.state', { endpoint_id: server.endpointId, state: 'closed', reason: 'replaced' }); // by the second, late
+  await eventually(() => server.calls.join.length === 4, 'the rejoin');
+});
+
 test('a session that is gone while reconnecting ends the room', async (context) => {
   const { server, log } = await setUp(context);
   server.refusals.join = [{ status: 410, code: 'session_closed' }];
-  server.send('endpoint.state', { endpoint_id: 'end_1', state: 'closed' });
+  server.send('endpoint.state', { endpoint_id: server.endpoints[0], state: 'closed' });
   await eventually(() => log.includes('closed session_closed'), 'closed');
 });
 

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 
-import { Api, ParticipantApi } from '../sdk/api.js';
+import { Api } from '../sdk/api.js';
+import { EndpointApi, ParticipantApi } from '../sdk/participant-api.js';
 import { EventChannel } from '../sdk/transport/index.js';
 import { Inbox } from '../sdk/transport/dedupe.js';
 import { SseParser } from '../sdk/transport/sse.js';
@@ -14,11 +15,12 @@ async function setUp(context, { broken = {}, transport, instances = 1 } = {}) {
   for (let index = 0; index < instances; index += 1) servers.push(await EventServer.start());
   const [server] = servers;
   server.broken = broken;
-  const api = new ParticipantApi(new Api(servers.map(({ base }) => base)), 'ses_1', 'token-1');
-  api.participantId = 'par_1';
+  const participant = new ParticipantApi(new Api(servers.map(({ base }) => base)), 'ses_1', 'token-1');
+  participant.participantId = 'par_1';
+  const api = new EndpointApi(participant, 'end_1');
   const received = [];
   const ended = [];
-  const channel = new EventChannel(api, 'end_1', {
+  const channel = new EventChannel(api, {
     transport,
     deliver: (event) => received.push(event.type),
     ended: (reason) => ended.push(reason),
@@ -114,6 +116,7 @@ test('a transport that opens and is cut off at once is left for the next, with p
 for (const [code, reason] of [
   [4001, 'gone'],
   [4002, 'unauthorized'],
+  [4003, 'gone'],
 ]) {
   test(`WebSocket close ${code} ends the channel: ${reason}`, async (context) => {
     const { channel, ended } = await setUp(context, { broken: { websocket: `close:${code}` } });
@@ -132,9 +135,10 @@ test('being taken over is tried once more, then accepted', async (context) => {
 });
 
 for (const [status, reason] of [
-  [401, 'unauthorized'],
-  [404, 'not_found'],
-  [410, 'session_closed'],
+  ['401:unauthorized', 'unauthorized'],
+  ['404:participant_not_found', 'gone'],
+  ['410:endpoint_gone', 'gone'],
+  ['410:session_closed', 'session_closed'],
 ]) {
   for (const transport of ['sse', 'polling']) {
     test(`${transport}: status ${status} ends the channel: ${reason}`, async (context) => {
@@ -146,9 +150,29 @@ for (const [status, reason] of [
   }
 }
 
+test('each transport asks for the events of its endpoint', async (context) => {
+  for (const transport of ['websocket', 'sse', 'polling']) {
+    const { server, channel, received } = await setUp(context, { transport });
+    server.send('one');
+    channel.start();
+    await eventually(() => received.length === 1, `an event by ${transport}`);
+    assert.deepEqual([...server.endpoints], ['end_1'], transport);
+  }
+});
+
+test('an outage is waited out, however many tries it takes', async (context) => {
+  const { server, channel, received, ended } = await setUp(context, { transport: 'polling', broken: { polling: 'refuse' } });
+  channel.start();
+  await eventually(() => server.requests.length >= 4, 'tries');
+  server.broken = {};
+  server.send('one');
+  await eventually(() => received.length === 1, 'the event after it');
+  assert.deepEqual(ended, []);
+});
+
 test('an unknown transport is a mistake of the caller', () => {
-  const api = new ParticipantApi(new Api(['http://127.0.0.1:1']), 'ses_1', 't');
-  assert.throws(() => new EventChannel(api, 'end_1', { transport: 'pigeon', deliver() {}, ended() {} }), TypeError);
+  const api = new EndpointApi(new ParticipantApi(new Api(['http://127.0.0.1:1']), 'ses_1', 't'));
+  assert.throws(() => new EventChannel(api, { transport: 'pigeon', deliver() {}, ended() {} }), TypeError);
 });
 
 test('the inbox drops repeats and what is no event, and remembers the last as cursor', () => {

@@ -57,6 +57,9 @@ pub struct JoinedSession {
     pub session_id: SessionId,
     pub participant: ParticipantView,
     pub endpoint_id: EndpointId,
+    /// Of the session when it was joined: `session.interrupted` and `session.moving` with a higher one concern this
+    /// endpoint, others are from before.
+    pub epoch: i64,
     /// Send it back with every request about this endpoint.
     pub destination: String,
     /// For everything below this participant's path.
@@ -264,6 +267,7 @@ impl Joining {
         Ok(JoinedSession {
             session_id: self.recipient.session,
             endpoint_id: joined.target.endpoint_id,
+            epoch: joined.target.epoch,
             destination: config.keys.seal(&joined.target, &self.owner),
             token: mint(&self.state, &claims)?,
             token_expires_at: claims.expires_at(),

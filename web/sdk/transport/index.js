@@ -1,5 +1,5 @@
 /**
- * The event channel: WebSocket, else SSE, else long poll; reconnects, goes on after the last event that
+ * The event channel of one endpoint: WebSocket, else SSE, else long poll; reconnects, goes on after the last event that
  * was delivered, and drops repeats. Ends only when no transport could do better.
  */
 
@@ -17,16 +17,15 @@ const TRANSPORTS = { websocket: webSocket, sse, polling };
 
 /** A transport that is cut off sooner than this, twice in a row, is left for the next. Milliseconds. */
 const SHORT_LIFE_MS = 5000;
-/** Failures in a row after which the room should try to join again, to learn what is wrong. */
-const FAILURE_LIMIT = 12;
+/** The longest pause between tries. Nothing is given up: media needs no events, and an outage ends. Milliseconds. */
+const LONGEST_PAUSE_MS = 4000;
 /** Being taken over once may be our own earlier connection, late at another instance. */
 const TAKEOVERS = 2;
 
-/** @typedef {Exclude<import('./transport.js').EndReason, 'cut' | 'stalled'> | 'unreachable'} ChannelEnd */
+/** @typedef {Exclude<import('./transport.js').EndReason, 'cut' | 'stalled'>} ChannelEnd */
 
 export class EventChannel {
   #api;
-  #endpointId;
   #order;
   #inbox;
   #ended;
@@ -37,17 +36,15 @@ export class EventChannel {
   #current = null;
 
   /**
-   * @param {import('../api.js').ParticipantApi} api
-   * @param {string} endpointId whose events it brings
+   * @param {import('../participant-api.js').EndpointApi} api
    * @param {object} options
    * @param {import('../types.js').TransportName} [options.transport] only this one
    * @param {(event: import('../types.js').ServerEvent) => void} options.deliver each event once, in order
    * @param {(reason: ChannelEnd) => void} options.ended it has stopped; not called after `close`
    * @param {() => number} [options.random]
    */
-  constructor(api, endpointId, { transport, deliver, ended, random = Math.random }) {
+  constructor(api, { transport, deliver, ended, random = Math.random }) {
     this.#api = api;
-    this.#endpointId = endpointId;
     this.#order = transport ? [transport] : PREFERENCE;
     this.#inbox = new Inbox(deliver);
     this.#ended = ended;
@@ -72,7 +69,7 @@ export class EventChannel {
         openedAt = Date.now();
         this.#current = name;
       };
-      const end = await TRANSPORTS[name]({ api: this.#api, endpointId: this.#endpointId, inbox: this.#inbox, signal, opened }).catch(
+      const end = await TRANSPORTS[name]({ api: this.#api, inbox: this.#inbox, signal, opened }).catch(
         (error) => (error instanceof TransportEnd ? error : new TransportEnd('stalled', { cause: error })),
       );
       this.#current = null;
@@ -83,7 +80,7 @@ export class EventChannel {
       // Not on opening: one that opens and is cut off at once would be tried without end or pause.
       if (lived >= SHORT_LIFE_MS) takeovers = failures = 0;
       if (end.reason === 'taken_over') takeovers += 1;
-      const last = this.#verdict(end.reason, takeovers, failures);
+      const last = this.#verdict(end.reason, takeovers);
       if (last) {
         this.#ended(last);
         return;
@@ -96,7 +93,7 @@ export class EventChannel {
       // One that did not open leaves to the next at once; when all have failed it is time to wait.
       const nextAtOnce = openedAt === 0 && failures < this.#order.length;
       const round = Math.max(0, failures - this.#order.length);
-      const pause = nextAtOnce ? 0 : backoff(round, { random: this.#random });
+      const pause = nextAtOnce ? 0 : backoff(round, { limit: LONGEST_PAUSE_MS, random: this.#random });
       await sleep(Math.max(pause, Math.min(end.retryAfter, 10) * 1000), signal);
     }
   }
@@ -108,12 +105,10 @@ export class EventChannel {
   /**
    * @param {import('./transport.js').EndReason} reason
    * @param {number} takeovers
-   * @param {number} failures
    * @returns {ChannelEnd | null} null to go on
    */
-  #verdict(reason, takeovers, failures) {
+  #verdict(reason, takeovers) {
     if (reason === 'taken_over') return takeovers >= TAKEOVERS ? reason : null;
-    if (reason === 'cut' || reason === 'stalled') return failures >= FAILURE_LIMIT ? 'unreachable' : null;
-    return reason;
+    return reason === 'cut' || reason === 'stalled' ? null : reason;
   }
 }

@@ -9,7 +9,7 @@ import { TransportEnd, refusal } from './transport.js';
 const SILENCE_LIMIT_MS = 40_000;
 
 /** @type {import('./transport.js').Transport} */
-export async function sse({ api, endpointId, inbox, signal, opened }) {
+export async function sse({ api, inbox, signal, opened }) {
   const abort = new AbortController();
   const stop = () => abort.abort();
   signal.addEventListener('abort', stop);
@@ -19,7 +19,8 @@ export async function sse({ api, endpointId, inbox, signal, opened }) {
     /** @type {Record<string, string>} */
     const headers = { Accept: 'text/event-stream' };
     if (inbox.cursor) headers['Last-Event-ID'] = inbox.cursor;
-    const response = await api.api.stream(api.events(endpointId), { token: api.token, headers, signal: abort.signal });
+    const options = { token: api.token, headers, signal: abort.signal };
+    const response = await api.api.stream(api.eventsPath('events'), options);
     if (!response.ok) throw await refusal(response);
     if (!response.body || !response.headers.get('Content-Type')?.startsWith('text/event-stream')) {
       throw new TransportEnd('stalled');

@@ -3,8 +3,7 @@
 /**
  * What a transport gets to run with.
  * @typedef {object} TransportContext
- * @property {import('../api.js').ParticipantApi} api
- * @property {string} endpointId whose events are read
+ * @property {import('../participant-api.js').EndpointApi} api
  * @property {import('./dedupe.js').Inbox} inbox
  * @property {AbortSignal} signal ends it
  * @property {() => void} opened to be called once the server has accepted it
@@ -17,9 +16,8 @@
 
 /**
  * `cut`: try again, perhaps by another way. `stalled`: it opened but brings nothing: another way.
- * The others are about the participant or its endpoint: no transport will do better. `endpoint_gone`: the stream of this
- * endpoint is over; who is still wanted joins again.
- * @typedef {'cut' | 'stalled' | 'unauthorized' | 'taken_over' | 'gone' | 'not_found' | 'endpoint_gone' | 'session_closed'} EndReason
+ * The others are about the endpoint or the session: no transport will do better.
+ * @typedef {'cut' | 'stalled' | 'unauthorized' | 'taken_over' | 'gone' | 'session_closed'} EndReason
  */
 
 export class TransportEnd extends Error {
@@ -37,12 +35,13 @@ export class TransportEnd extends Error {
 /**
  * How a refused event request ends its transport.
  * @param {Response} response
+ * @returns {Promise<TransportEnd>}
  */
 export async function refusal(response) {
   const retryAfter = Number(response.headers.get('Retry-After') ?? 0) || 0;
   /** @type {Record<number, EndReason>} */
-  const reasons = { 401: 'unauthorized', 403: 'unauthorized', 404: 'not_found', 410: 'session_closed' };
-  const problem = response.status === 410 ? await response.json().catch(() => null) : null;
-  if (problem?.code === 'endpoint_gone') return new TransportEnd('endpoint_gone');
-  return new TransportEnd(reasons[response.status] ?? 'cut', { retryAfter });
+  const reasons = { 401: 'unauthorized', 403: 'unauthorized', 404: 'gone', 410: 'gone' };
+  const reason = reasons[response.status] ?? 'cut';
+  const problem = reason === 'gone' ? await response.json().catch(() => null) : null;
+  return new TransportEnd(problem?.code === 'session_closed' ? 'session_closed' : reason, { retryAfter });
 }

@@ -8,14 +8,13 @@ const OPEN_TIMEOUT_MS = 4000;
 const ACK_DELAY_MS = 50;
 
 /** @type {Record<number, import('./transport.js').EndReason>} */
-const CLOSE_CODES = { 4000: 'taken_over', 4001: 'gone', 4002: 'unauthorized', 4003: 'endpoint_gone' };
+const CLOSE_CODES = { 4000: 'taken_over', 4001: 'gone', 4002: 'unauthorized', 4003: 'gone' };
 
 /** @type {import('./transport.js').Transport} */
-export function webSocket({ api, endpointId, inbox, signal, opened }) {
+export function webSocket({ api, inbox, signal, opened }) {
   return new Promise((_, reject) => {
-    const url = new URL(api.api.url(api.events(endpointId, '/ws')));
+    const url = new URL(api.api.url(api.eventsPath('events/ws', { access_token: api.token })));
     url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
-    url.searchParams.set('access_token', api.token);
     const socket = new WebSocket(url);
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     let ackTimer;

@@ -14,7 +14,9 @@ export class EventServer {
   /** `websocket`, `sse`, `polling`, as the requests came. */
   requests = [];
   authorizations = [];
-  /** Transports that are not to be had: `refuse` 503, `html` a proxy's page, `status:<n>`. */
+  /** Endpoints whose events were asked for. */
+  endpoints = new Set();
+  /** Transports that are not to be had: `refuse` 503, `html` a proxy's page, `status:<n>:<code>`. */
   broken = {};
   #number = 0;
   #waiting = new Set();
@@ -69,7 +71,10 @@ export class EventServer {
     const how = this.broken[name];
     if (!how) return false;
     if (how === 'html') response.writeHead(200, { 'Content-Type': 'text/html' }).end('<p>Welcome to the Wi-Fi</p>');
-    else response.writeHead(how === 'refuse' ? 503 : Number(how.split(':')[1])).end('{}');
+    else {
+      const [, status, code] = how === 'refuse' ? [null, '503'] : how.split(':');
+      response.writeHead(Number(status)).end(JSON.stringify({ code }));
+    }
     return true;
   }
 
@@ -78,6 +83,7 @@ export class EventServer {
     const sse = request.headers.accept === 'text/event-stream';
     this.requests.push(sse ? 'sse' : 'polling');
     this.authorizations.push(request.headers.authorization);
+    this.endpoints.add(url.searchParams.get('endpoint'));
     if (this.#refused(sse ? 'sse' : 'polling', response)) return;
     if (sse) this.#sse(request, response);
     else await this.#poll(url, response);
@@ -127,7 +133,9 @@ export class EventServer {
       socket.end('HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n');
       return;
     }
-    this.authorizations.push(new URL(request.url, 'http://server').searchParams.get('access_token'));
+    const { searchParams } = new URL(request.url, 'http://server');
+    this.authorizations.push(searchParams.get('access_token'));
+    this.endpoints.add(searchParams.get('endpoint'));
     this.#accept(request, socket);
     const stream = (event) => {
       const text = Buffer.from(JSON.stringify(event));

@@ -25,6 +25,7 @@ class FakeTransceiver {
   constructor(kind, track, direction) {
     this.direction = direction;
     this.receiver = { track: new FakeTrack(kind), transport: null, getSynchronizationSources: () => [] };
+    this.received = { packetsReceived: 0, framesDecoded: 0 };
     this.sender = {
       track,
       transport: null,
@@ -78,8 +79,22 @@ export class FakePeerConnection extends EventTarget {
 
   async addIceCandidate() {}
 
+  /** Everything that came: what tests count up in place of a network. */
+  arrived = 0;
+
+  /** Media arrives on an m-line. */
+  receive(mid, figures = { packetsReceived: 50, framesDecoded: 5 }) {
+    this.arrived += 1;
+    Object.assign(this.#transceivers.find((transceiver) => transceiver.mid === mid).received, figures);
+  }
+
   async getStats() {
-    return new Map();
+    const report = new Map([['T', { type: 'transport', packetsReceived: this.arrived }]]);
+    for (const { mid, direction, receiver, received } of this.#transceivers) {
+      if (direction !== 'recvonly') continue;
+      report.set(`I${mid}`, { type: 'inbound-rtp', mid, kind: receiver.track.kind, ...received });
+    }
+    return report;
   }
 
   async setLocalDescription(description) {

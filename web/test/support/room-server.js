@@ -1,6 +1,6 @@
 /**
  * A real HTTP server on loopback with the participant routes of docs/API.md and events by long poll, for
- * one participant. It negotiates nothing: answers are empty, revisions are counted.
+ * one participant, whose endpoints have a queue each. It negotiates nothing: answers are empty, revisions are counted.
  */
 
 import http from 'node:http';
@@ -15,9 +15,19 @@ export class RoomServer {
   others = [];
   iceServers = [];
   revision = 0;
-  #events = [];
+  /** So many joins take effect, but their connection breaks before the reply. */
+  cutJoins = 0;
+  /** Joins are answered 202: nobody gets to them. */
+  pending = false;
+  /** Of the session: joins from now on happen at this one. */
+  epoch = 1;
+  /** Endpoint ids in the order of their joins. @type {string[]} */
+  endpoints = [];
+  /** Unconfirmed events by endpoint; null when the endpoint is gone. @type {Map<string, object[] | null>} */
+  #queues = new Map();
   #number = 0;
-  #wake = () => {};
+  /** @type {Set<() => void>} */
+  #waiting = new Set();
   #server = http.createServer((request, response) => this.#handle(request, response));
 
   static async start() {
@@ -41,13 +51,32 @@ export class RoomServer {
 
   /** The endpoint of the latest join. */
   get endpointId() {
-    return `end_${this.calls.join.length}`;
+    return this.endpoints.at(-1);
   }
 
+  /** To everyone: every endpoint has it. About an endpoint: only that one. */
   send(type, data) {
     this.#number += 1;
-    this.#events.push({ id: `evt_${this.#number}`, session_id: 'ses_1', time: Date.now(), type, data });
-    this.#wake();
+    const event = { id: `evt_${this.#number}`, session_id: 'ses_1', time: Date.now(), type, data };
+    for (const [id, queue] of this.#queues) {
+      if (data?.endpoint_id === undefined || data.endpoint_id === id) queue?.push(event);
+    }
+    this.#wakeAll();
+  }
+
+  /** Ends the events of an endpoint: `410 endpoint_gone` from now on. */
+  forget(endpointId) {
+    this.#queues.set(endpointId, null);
+    this.#wakeAll();
+  }
+
+  /** Whether anybody polls the events of this endpoint now. */
+  isRead(endpointId) {
+    return [...this.#waiting].some((wake) => wake.endpointId === endpointId);
+  }
+
+  #wakeAll() {
+    for (const wake of [...this.#waiting]) wake();
   }
 
   async #handle(request, response) {
@@ -62,7 +91,20 @@ export class RoomServer {
     }
     this.calls[route].push({ ...body, path: url.pathname, token: request.headers.authorization });
     const { others } = this; // as things stand now, however late the reply is
+    if (route === 'join' && !this.#queues.has(body.endpoint_id)) {
+      this.endpoints.push(body.endpoint_id);
+      this.#queues.set(body.endpoint_id, []);
+    }
     if (route === 'join') await this.holding;
+    if (route === 'join' && this.cutJoins > 0) {
+      this.cutJoins -= 1;
+      response.destroy();
+      return;
+    }
+    if (route === 'join' && this.pending) {
+      reply(response, 202, { command_id: request.headers['idempotency-key'] });
+      return;
+    }
     const refusal = this.refusals[route]?.shift();
     if (refusal) reply(response, refusal.status, { title: 'no', ...refusal });
     else this.#accept(route, body, others, response);
@@ -74,8 +116,9 @@ export class RoomServer {
       reply(response, 201, {
         session_id: 'ses_1',
         participant: { id: body.participant_id ?? (this.calls.join.length > 1 ? 'par_again' : 'par_me'), name: body.name, state: 'joined', joined_at: 0, tracks: [] },
-        endpoint_id: this.endpointId,
-        destination: `to-${this.endpointId}`,
+        endpoint_id: body.endpoint_id,
+        epoch: this.epoch,
+        destination: `to-${body.endpoint_id}`,
         token: 'own-token',
         token_expires_at: 0,
         ice_servers: this.iceServers,
@@ -95,15 +138,24 @@ export class RoomServer {
   }
 
   async #poll(url, response) {
-    const cursor = url.searchParams.get('cursor');
-    if (cursor) this.#events = this.#events.filter(({ id }) => Number(id.slice(4)) > Number(cursor.slice(4)));
-    if (this.#events.length === 0 && url.searchParams.get('wait') !== '0') {
+    const cursor = Number((url.searchParams.get('cursor') ?? 'evt_0').slice(4));
+    const endpointId = url.searchParams.get('endpoint');
+    const queue = () => this.#queues.get(endpointId)?.filter(({ id }) => Number(id.slice(4)) > cursor);
+    if (queue()?.length === 0 && url.searchParams.get('wait') !== '0') {
       await new Promise((resolve) => {
-        this.#wake = resolve;
-        response.on('close', resolve);
+        const wake = () => {
+          if (queue()?.length === 0 && !response.destroyed) return;
+          this.#waiting.delete(wake);
+          resolve();
+        };
+        wake.endpointId = endpointId;
+        this.#waiting.add(wake);
+        response.on('close', wake);
       });
     }
-    reply(response, 200, { events: this.#events, cursor: null });
+    const events = queue();
+    if (!events) reply(response, 410, { title: 'no', code: 'endpoint_gone' });
+    else reply(response, 200, { events, cursor: events.at(-1)?.id ?? null });
   }
 }
 
