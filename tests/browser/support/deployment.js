@@ -25,6 +25,10 @@ function withPath(url, path) {
 export class Deployment {
   /** @type {Process[]} */
   processes = [];
+  /** The media servers of a cluster. @type {Process[]} */
+  workers = [];
+  /** @type {Record<string, string>} */
+  #environment = {};
   /** Base URLs of the API instances. @type {string[]} */
   apis = [];
   /** What browsers open: the one API, or what spreads their requests over all. */
@@ -63,9 +67,21 @@ export class Deployment {
   }
 
   async #startEmbedded() {
-    const all = this.#process('all', []);
+    const all = this.#process('all', [], this.#environment);
     this.url = (await all.line('switchyard: listening on ')).replace(/\/$/, '');
     this.apis = [this.url];
+  }
+
+  /** Ends the one process as a crash would; all that it knew is gone with it. */
+  async crashEmbedded() {
+    await this.processes[0].crash();
+  }
+
+  /** Its successor, at the same address. */
+  async startEmbeddedAgain() {
+    this.processes.shift();
+    this.#environment = { SWITCHYARD_LISTEN: new URL(this.url).host };
+    await this.#startEmbedded();
   }
 
   async #startCluster() {
@@ -78,16 +94,35 @@ export class Deployment {
     this.#cleanUp = async () => {
       await fetch(vhost, { method: 'DELETE', headers });
     };
-    const environment = {
+    const environment = (this.#environment = {
       SWITCHYARD_BROKER: withPath(required('SWITCHYARD_TEST_BROKER'), name),
       SWITCHYARD_STORE: withPath(required('SWITCHYARD_TEST_STORE'), name),
-    };
-    const workers = [1, 2].map(() => this.#process('worker', ['worker'], environment));
+    });
+    const workers = [this.startWorker(), this.startWorker()];
     const apis = [1, 2].map(() => this.#process('api', ['api'], environment));
-    for (const worker of workers) await worker.line('switchyard: worker ');
+    await Promise.all(workers);
     for (const api of apis) this.apis.push((await api.line('switchyard: listening on ')).replace(/\/$/, ''));
     this.balancer = await Balancer.start(this.apis);
     this.url = this.balancer.url;
+  }
+
+  /** Starts one more worker; resolves when it takes sessions. */
+  async startWorker() {
+    const worker = this.#process('worker', ['worker'], this.#environment);
+    this.workers.push(worker);
+    await worker.line('switchyard: worker ');
+    return worker;
+  }
+
+  /**
+   * The worker whose media port this is.
+   * @param {number} port
+   */
+  async workerAt(port) {
+    for (const worker of this.workers) {
+      if (worker.ended === undefined && (await worker.line('switchyard: worker ')).endsWith(`:${port}`)) return worker;
+    }
+    throw new Error(`no living worker has its media on port ${port}`);
   }
 
   /**

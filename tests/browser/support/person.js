@@ -189,6 +189,16 @@ export class Person {
     });
   }
 
+  /** The port of the media server that this page is connected to. */
+  async mediaPort() {
+    return this.page.evaluate(async () => {
+      const report = /** @type {Map<string, any>} */ (await window.switchyard.room.peerConnection.getStats());
+      const transport = [...report.values()].find(({ type }) => type === 'transport');
+      const pair = report.get(transport?.selectedCandidatePairId);
+      return /** @type {number} */ (report.get(pair?.remoteCandidateId)?.port);
+    });
+  }
+
   /** The connection's state, for messages. */
   async state() {
     return this.page.evaluate(() => {

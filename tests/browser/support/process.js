@@ -84,6 +84,28 @@ export class Process {
     }
   }
 
+  /** Ends it as a crash would: nothing is said, nothing is handed over. Gives the moment, in Unix milliseconds. */
+  async crash() {
+    const at = Date.now();
+    this.child.kill('SIGKILL');
+    await this.exited;
+    return at;
+  }
+
+  /** Asks it to end; gives its exit code once it has. @param {number} seconds */
+  async drain(seconds) {
+    this.child.kill('SIGTERM');
+    let timer;
+    const late = new Promise((_, reject) => {
+      timer = setTimeout(() => reject(new Error(`${this.name} did not end within ${seconds} s; see ${this.log}`)), seconds * 1000);
+    });
+    try {
+      return await Promise.race([this.exited, late]);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
   async stop() {
     if (this.ended !== undefined) return;
     this.child.kill('SIGTERM');
