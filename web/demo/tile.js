@@ -8,7 +8,7 @@ const SWAP_PATIENCE_MS = 2000;
 
 export class Tile {
   #video = make('video');
-  /** The one before, shown until the new one has a picture. @type {HTMLVideoElement | null} */
+  /** What was seen before, shown until the new one has a picture. @type {HTMLVideoElement | HTMLCanvasElement | null} */
   #outgoing = null;
   #mirrored;
   #avatar = make('span', 'avatar');
@@ -63,24 +63,38 @@ export class Tile {
    */
   setVideo(track, { hold = false } = {}) {
     const shown = /** @type {MediaStream | null} */ (this.#video.srcObject)?.getVideoTracks()[0] ?? null;
-    const held = track === null && hold && shown !== null;
-    this.element.classList.toggle('held', held);
-    if (held) return;
-    if (shown !== null && track !== null && shown !== track) this.#replaceVideo();
+    const held = track === null && hold && (shown !== null || this.#outgoing instanceof HTMLCanvasElement);
+    if (shown !== null && shown !== track) {
+      this.#dropOutgoing();
+      if (held) this.#keep(stillOf(this.#video));
+      else if (track) this.#keep(this.#video);
+    }
     if (shown !== track) this.#video.srcObject = track ? new MediaStream([track]) : null;
-    if (!track) this.#dropOutgoing();
-    this.element.classList.toggle('has-video', track !== null);
+    if (!track && !held) this.#dropOutgoing();
+    this.element.classList.toggle('held', held);
+    this.element.classList.toggle('has-video', track !== null || held);
     if (track) this.#video.play().catch(() => {}); // autoplay of muted video is refused only while hidden
+    if (track && this.#outgoing) this.#uncover(this.#outgoing);
   }
 
-  /** One picture stays until the next is there: a new element begins behind the old one. */
-  #replaceVideo() {
-    this.#dropOutgoing();
-    const outgoing = this.#video;
+  /**
+   * One picture stays until the next is there, which begins behind it.
+   * @param {HTMLVideoElement | HTMLCanvasElement} outgoing
+   */
+  #keep(outgoing) {
     this.#outgoing = outgoing;
-    this.#video = make('video');
-    this.#prepare(this.#video);
-    outgoing.before(this.#video);
+    if (outgoing === this.#video) {
+      this.#video = make('video');
+      this.#prepare(this.#video);
+      outgoing.before(this.#video);
+    } else {
+      outgoing.className = this.#video.className;
+      this.#video.after(outgoing);
+    }
+  }
+
+  /** @param {HTMLVideoElement | HTMLCanvasElement} outgoing */
+  #uncover(outgoing) {
     const done = () => {
       if (this.#outgoing === outgoing) this.#dropOutgoing();
     };
@@ -89,7 +103,7 @@ export class Tile {
   }
 
   #dropOutgoing() {
-    if (this.#outgoing) this.#outgoing.srcObject = null;
+    if (this.#outgoing instanceof HTMLVideoElement) this.#outgoing.srcObject = null;
     this.#outgoing?.remove();
     this.#outgoing = null;
   }
@@ -135,4 +149,13 @@ export class Tile {
     this.#video.srcObject = null;
     this.element.remove();
   }
+}
+
+/** What a video shows now; once its connection is closed it is black. @param {HTMLVideoElement} video */
+function stillOf(video) {
+  const still = make('canvas');
+  still.width = video.videoWidth;
+  still.height = video.videoHeight;
+  still.getContext('2d')?.drawImage(video, 0, 0);
+  return still;
 }

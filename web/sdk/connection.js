@@ -218,6 +218,11 @@ export class Connection {
     return this.peer.getTransceivers().find((transceiver) => transceiver.mid === mid)?.receiver ?? null;
   }
 
+  /** It will not be used any more: from now on the end of its media is its end. */
+  giveUp() {
+    this.#lost = true;
+  }
+
   close() {
     if (this.#closed) return;
     this.#closed = true;
@@ -335,6 +340,10 @@ export class Connection {
     if (this.#closed) return;
     const now = performance.now();
     this.#liveness.observe(now, arrived);
+    if (this.#lost) {
+      if (!this.#liveness.isFlowing(now)) this.#lose(new SwitchyardError('endpoint_gone', 'the media server is gone'), true);
+      return;
+    }
     if (!this.#liveness.isSilent(now) || now - this.#askedAt < ASK_INTERVAL_MS) return;
     this.#askedAt = now;
     if ((await this.#api.probe()) !== 'gone') return; // whatever ails the path, ICE sees to it

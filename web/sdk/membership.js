@@ -329,13 +329,15 @@ export class Membership {
     if (this.#joined.settled) this.#joined = deferred();
     if (ended || !endpoint.connection.isFlowing) {
       this.#current = null; // its events go on, in #listening
+      this.#roster.drop(endpoint); // first: whoever wants to keep the last picture can
       endpoint.hangUp();
-      this.#roster.drop(endpoint);
       this.#fruitless += 1;
       this.#lostAt = performance.now();
       this.#pause.abort(); // the pause was that of a move
       if (this.#retiring.size === 0) this.#hooks.interrupted(cause);
       this.#showState();
+    } else {
+      endpoint.connection.giveUp();
     }
     this.#rejoin();
   }
@@ -343,8 +345,8 @@ export class Membership {
   /** @param {Endpoint} endpoint one that nothing is expected of any more */
   #retire(endpoint) {
     this.#retiring.delete(endpoint);
-    endpoint.close();
     this.#roster.drop(endpoint);
+    endpoint.close();
     this.#showState();
   }
 
