@@ -1,10 +1,11 @@
 //! Command line: flags and subcommands to [`switchyard::run`], errors to exit codes.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use switchyard::config::{FileArg, Role, Settings, Source};
-use switchyard::{run, telemetry};
+use switchyard::{health, run, telemetry};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -36,9 +37,16 @@ enum Part {
     Api,
     /// Only a media worker (any number of them): needs --broker and --store
     Worker,
+    /// Ask a part whether it lives: the first of these addresses at which something listens (for container health checks)
+    Health {
+        /// The API's address, a worker's admin address
+        #[arg(value_name = "IP:PORT", required = true)]
+        addresses: Vec<SocketAddr>,
+    },
 }
 
 const EX_USAGE: u8 = 64;
+const EX_UNAVAILABLE: u8 = 69;
 const EX_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
@@ -55,6 +63,7 @@ fn main() -> ExitCode {
         None => Role::AllInOne,
         Some(Part::Api) => Role::Api,
         Some(Part::Worker) => Role::Worker,
+        Some(Part::Health { addresses }) => return health_of(&addresses),
     };
     let settings = match Settings::load(role, cli.source, cli.file.config.as_deref()) {
         Ok(settings) => settings,
@@ -69,6 +78,16 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("switchyard: {error}");
             ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn health_of(addresses: &[SocketAddr]) -> ExitCode {
+    match health::check(addresses) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("switchyard: {error}");
+            ExitCode::from(EX_UNAVAILABLE)
         }
     }
 }

