@@ -8,7 +8,8 @@ use support::{Deployment, Shape};
 
 fn ask(addresses: &[SocketAddr]) -> support::process::Output {
     let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-    let arguments: Vec<&str> = std::iter::once("health").chain(addresses.iter().map(String::as_str)).collect();
+    let arguments: Vec<&str> =
+        std::iter::once("health").chain(addresses.iter().map(String::as_str)).collect();
     run_to_end(&arguments, &[])
 }
 
