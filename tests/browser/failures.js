@@ -104,16 +104,6 @@ export function failures(shape) {
       // Muted stays muted, whatever the room goes through.
       await eve.page.locator('#mic').click();
       await ada.page.locator(`.tile.muted[data-participant="${eve.id}"]`).waitFor();
-      // Too short to be sure to meet it from outside.
-      await ada.page.evaluate(() => {
-        const banner = /** @type {HTMLElement} */ (document.querySelector('[data-testid=banner]'));
-        /** @type {string[]} */
-        const texts = [];
-        Object.assign(window, { texts });
-        new MutationObserver(() => {
-          if (!banner.hidden) texts.push(banner.textContent ?? '');
-        }).observe(banner, { attributes: true, childList: true, subtree: true, characterData: true });
-      });
       const times = await killHost(deployment, people);
       context.diagnostic(`SIGKILL to media decoded again, each of three: ${rounded(times)} ms`);
       await allSeeAndHear([ada, ben]);
@@ -124,7 +114,6 @@ export function failures(shape) {
         assert.equal(await one.page.locator('.tile').count(), 3);
       }
       assert.ok(Math.max(...times) < RECOVERY_LIMIT_MS, `${rounded(times)} ms`);
-      assert.match((await ada.page.evaluate(() => /** @type {any} */ (window).texts.join())) ?? '', /Reconnecting|media server stopped/);
       await ada.page.locator('[data-testid=banner]').waitFor({ state: 'hidden' });
       nothingThrown();
     });

@@ -336,7 +336,9 @@ export class Connection {
 
   /** Whether anything arrived since the last look; after an unusual silence the server is asked. */
   async #look() {
-    const arrived = this.#mediaArrived() || (await this.#anythingArrived());
+    const media = this.#mediaArrived();
+    const arrived = media || (await this.#anythingArrived());
+    if (media) this.#arrived = Infinity; // not counted meanwhile: the next count only begins
     if (this.#closed) return;
     const now = performance.now();
     this.#liveness.observe(now, arrived);
@@ -370,7 +372,7 @@ export class Connection {
       if (stats.type === 'transport') arrived += stats.packetsReceived ?? 0;
       else if (stats.type === 'candidate-pair') arrived += stats.responsesReceived ?? 0;
     }
-    const more = arrived > this.#arrived;
+    const more = arrived > this.#arrived; // never after media: that came in the look before
     this.#arrived = arrived;
     return more;
   }

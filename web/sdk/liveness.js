@@ -20,7 +20,7 @@ const ENOUGH = 4;
 /** An observer that was away for so long (a sleeping computer, a frozen page) has seen nothing. Milliseconds. */
 const BLACKOUT_MS = 1200;
 /** Something that came this long ago means that it still comes. Milliseconds. */
-const FLOWING_MS = 700;
+const FLOWING_MS = 500;
 
 export class Liveness {
   /** Pauses between arrivals, oldest first. @type {{ at: number, length: number }[]} */

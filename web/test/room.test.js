@@ -237,6 +237,23 @@ test('a command answered endpoint_gone while media comes in: the old connection 
   assert.ok(!log.includes('closed taken_over'));
 });
 
+test('media that ends while another endpoint is sought is an interruption like any other', async (context) => {
+  const { server, room, log } = await setUp(context, { options: { tracks: [{ track: new FakeTrack('audio') }], rejoinAttempts: 99 } });
+  latest().become('connected');
+  const stop = await flow(context, latest());
+  server.refusals.mute = [{ status: 410, code: 'endpoint_gone' }];
+  server.refusals.join = Array(4).fill({ status: 503, code: 'unavailable' });
+  room.localParticipant.setMuted('microphone', true);
+  await eventually(() => server.calls.join.length === 2, 'a try');
+  assert.equal(room.connectionState, 'connected');
+  stop();
+  await eventually(() => room.connectionState === 'reconnecting', 'the end of the media');
+  await eventually(() => server.calls.join.length === 6, 'the rejoin');
+  await eventually(() => room.peerConnection?.currentRemoteDescription, 'its answer');
+  latest().become('connected');
+  assert.deepEqual(log, ['connected', 'reconnecting', 'connected']);
+});
+
 test('an endpoint that is closed before its join reply is there leads to another rejoin', async (context) => {
   const { server, room } = await setUp(context);
   const held = deferred();
