@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::broker::{BrokerErrorKind, BrokerResult, Delivery, Destination, Inbox, Message, topology};
-use common::message::{Command, CommandBody, CommandError, ErrorCode, Reply, VERSION};
+use common::message::{Command, CommandBody, CommandError, ErrorCode, Reply, VERSION, trace_id};
 use common::model::{Cause, CommandId, ParticipantId, SessionId};
 use common::time::UnixMillis;
 use futures::FutureExt;
@@ -153,7 +153,7 @@ async fn process(context: &Context, delivery: Delivery, command: Command) {
     let span = tracing::info_span!(
         "command", kind, command_id = %command.command_id, session_id = session_id.map(tracing::field::display),
         worker_id = %context.worker_id,
-        traceparent = %command.traceparent,
+        trace_id = trace_id(&command.traceparent),
     );
     let started = Instant::now();
     let cause = Cause {
@@ -161,7 +161,12 @@ async fn process(context: &Context, delivery: Delivery, command: Command) {
         trace_id: timeline::trace_id(&command.traceparent),
         ..Cause::default()
     };
-    let outcome = timeline::because(cause, settle(context, delivery, command)).instrument(span).await;
+    let outcome = async {
+        let outcome = timeline::because(cause, settle(context, delivery, command)).await;
+        tracing::debug!(outcome, "command settled");
+        outcome
+    };
+    let outcome = outcome.instrument(span).await;
     metrics::command(kind, outcome, started.elapsed().as_secs_f64());
 }
 

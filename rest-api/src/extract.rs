@@ -14,11 +14,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use uuid::Uuid;
 
 use crate::error::{ApiError, ApiResult, Code};
 use crate::service::CommandContext;
 use crate::state::ApiState;
+use crate::trace::Trace;
 
 /// The longest a request may ask to wait for its result.
 pub const MAX_WAIT: Duration = Duration::from_secs(30);
@@ -26,7 +26,6 @@ pub const MAX_WAIT: Duration = Duration::from_secs(30);
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub const PREFER: HeaderName = HeaderName::from_static("prefer");
 pub const COMMAND_ID: HeaderName = HeaderName::from_static("command-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// A JSON body.
 pub struct Json<T>(pub T);
@@ -135,8 +134,9 @@ impl FromRequestParts<ApiState> for CommandContext {
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> ApiResult<Self> {
         let command_id = parts.extensions.get().copied().unwrap_or_else(CommandId::new);
+        let trace = parts.extensions.get().cloned().unwrap_or_else(|| Trace::of(&parts.headers));
         let wait = preferred_wait(&parts.headers).unwrap_or(state.config.request_wait).min(MAX_WAIT);
-        Ok(Self { command_id, traceparent: traceparent(&parts.headers), wait })
+        Ok(Self { command_id, traceparent: trace.traceparent().to_owned(), wait })
     }
 }
 
@@ -151,37 +151,6 @@ fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
         .find(|(name, _)| name.trim().eq_ignore_ascii_case("wait"))
         .and_then(|(_, seconds)| seconds.trim().trim_matches('"').parse().ok())
         .map(Duration::from_secs)
-}
-
-/// The request's own `traceparent` when it is one (W3C Trace Context, section 3.2), else a new one.
-fn traceparent(headers: &HeaderMap) -> String {
-    let given = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
-    match given {
-        Some(text) if is_traceparent(text) => text.to_owned(),
-        _ => {
-            let span = Uuid::new_v4().simple().to_string();
-            format!("00-{}-{}-01", Uuid::new_v4().simple(), &span[..16])
-        }
-    }
-}
-
-fn is_traceparent(text: &str) -> bool {
-    let hex = |part: &str, length: usize| {
-        part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let parts: Vec<_> = text.split('-').collect();
-    match parts[..] {
-        [version, trace, parent, flags] => {
-            hex(version, 2)
-                && version != "ff"
-                && hex(trace, 32)
-                && hex(parent, 16)
-                && hex(flags, 2)
-                && trace.bytes().any(|byte| byte != b'0')
-                && parent.bytes().any(|byte| byte != b'0')
-        }
-        _ => false,
-    }
 }
 
 #[cfg(test)]
@@ -215,15 +184,5 @@ mod tests {
         assert_eq!(idempotency_key(&headers(IDEMPOTENCY_KEY, &format!("\"{id}\""))), Ok(Some(id)));
         assert_eq!(idempotency_key(&HeaderMap::new()), Ok(None));
         assert!(idempotency_key(&headers(IDEMPOTENCY_KEY, "once")).is_err());
-    }
-
-    #[test]
-    fn only_a_well_formed_traceparent_is_carried_on() {
-        let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        assert_eq!(traceparent(&headers(TRACEPARENT, good)), good);
-        for bad in ["", "00-xyz", "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"] {
-            let made = traceparent(&headers(TRACEPARENT, bad));
-            assert!(made != bad && is_traceparent(&made), "{made}");
-        }
     }
 }

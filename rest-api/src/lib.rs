@@ -32,6 +32,7 @@ pub mod routes;
 pub mod server;
 pub mod service;
 pub mod state;
+mod trace;
 pub mod view;
 
 pub use common::token::ApiKeys;

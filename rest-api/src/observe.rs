@@ -10,14 +10,21 @@ use http::Method;
 use tracing::Instrument as _;
 
 use crate::metrics;
+use crate::trace::{TRACEPARENT, Trace};
 
 /// Middleware around everything.
-pub async fn observe(request: Request, next: Next) -> Response {
+pub async fn observe(mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let method = method_label(request.method());
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
-    let span = tracing::info_span!("request", method, route, status = tracing::field::Empty);
-    let response = next.run(request).instrument(span.clone()).await;
+    let trace = Trace::of(request.headers());
+    let span =
+        tracing::info_span!("request", method, route, trace_id = trace.id(), status = tracing::field::Empty);
+    request.extensions_mut().insert(trace.clone());
+    let mut response = next.run(request).instrument(span.clone()).await;
+    if let Some(header) = trace.header() {
+        response.headers_mut().insert(TRACEPARENT, header);
+    }
     let status = response.status().as_u16();
     span.record("status", status);
     let took = started.elapsed();

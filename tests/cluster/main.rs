@@ -7,5 +7,6 @@ mod rolling;
 #[path = "../scenarios/mod.rs"]
 mod scenarios;
 mod spread;
+mod trace;
 
 scenarios::all_scenarios!(support::Shape::Cluster { apis: 2, workers: 2 });

@@ -29,6 +29,11 @@ pub struct Command {
     pub body: CommandBody,
 }
 
+/// The trace id in a W3C `traceparent`: what is common to all logs about one request. Empty when there is none.
+pub fn trace_id(traceparent: &str) -> &str {
+    traceparent.split('-').nth(1).unwrap_or_default()
+}
+
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]

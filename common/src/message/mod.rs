@@ -6,6 +6,7 @@ mod signal;
 
 pub use command::{
     Command, CommandBody, CommandError, ErrorCode, JoinReply, Joined, Reply, ReplyBody, Target, VERSION,
+    trace_id,
 };
 pub use event::{EndpointEnd, Event, EventBody, LeaveReason};
 pub use signal::{Answer, Candidate, Offer, SubscribedTrack, TrackDescription};

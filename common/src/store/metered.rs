@@ -89,9 +89,17 @@ async fn measured<T: Outcome>(
 ) -> StoreResult<T> {
     let started = Instant::now();
     let result = call.await;
+    let took = started.elapsed();
     metrics::histogram!("switchyard_store_operation_seconds", "operation" => operation)
-        .record(started.elapsed().as_secs_f64());
+        .record(took.as_secs_f64());
     let outcome = result.outcome();
+    // In the span of the command that it belongs to.
+    tracing::debug!(
+        operation,
+        outcome,
+        took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+        "store operation"
+    );
     metrics::counter!("switchyard_store_operations_total", "operation" => operation, "outcome" => outcome)
         .increment(1);
     result

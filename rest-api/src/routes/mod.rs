@@ -33,6 +33,7 @@ use crate::observe::observe;
 use crate::origin::loopback_only;
 use crate::service::{Completed, Outcome};
 use crate::state::ApiState;
+use crate::trace::TRACEPARENT;
 
 pub use openapi::openapi;
 
@@ -108,9 +109,9 @@ fn cors() -> CorsLayer {
             IDEMPOTENCY_KEY,
             PREFER,
             LAST_EVENT_ID,
-            HeaderName::from_static("traceparent"),
+            TRACEPARENT,
         ])
-        .expose_headers([COMMAND_ID, header::RETRY_AFTER, header::LOCATION])
+        .expose_headers([COMMAND_ID, TRACEPARENT, header::RETRY_AFTER, header::LOCATION])
         .max_age(std::time::Duration::from_secs(60 * 60))
 }
 

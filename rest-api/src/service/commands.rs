@@ -187,10 +187,14 @@ impl Job {
             ttl: Some(deadline),
         };
         send(state, self.route, message).await?;
+        tracing::debug!(route = ?self.route, "command sent");
         // The receiver is gone when the client hung up; the command goes on.
         let _ = sent.send(());
         match waiting.reply(deadline + REPLY_TRAVEL).await {
-            Some(reply) => reply.result.map_err(ApiError::from),
+            Some(reply) => {
+                tracing::debug!(refused = reply.result.is_err(), "reply received");
+                reply.result.map_err(ApiError::from)
+            }
             None => {
                 metrics::reply("timed_out");
                 Err(ApiError::new(Code::Expired, "no worker took the command before its deadline"))
