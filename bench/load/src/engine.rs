@@ -1,0 +1,285 @@
+//! The threads that own the clients' sockets.
+//!
+//! A thread sleeps until its next packet is due, at most a millisecond, and then does everything that has come up
+//! meanwhile at once: thousands of sockets do not wake it for every datagram. What that adds to a latency does
+//! not count, because datagrams carry the kernel's time of arrival.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use crate::client::{Captured, Client, Configuration, Context, Counters, GROUPS, Shared};
+use crate::dtls::{Ciphers, Identity};
+use crate::histogram::Histogram;
+use crate::socket::{Batch, Poller, Socket};
+use crate::stun::Credentials;
+
+/// The longest sleep while there are clients.
+const TICK: Duration = Duration::from_millis(1);
+
+/// A client, by its number.
+pub type Key = u64;
+
+enum Command {
+    Open { key: Key, socket: Socket, local: Credentials, room: u32, group: usize, shared: Arc<Shared> },
+    Configure { key: Key, configuration: Box<Configuration> },
+    Close { key: Key },
+    Take { reply: oneshot::Sender<Interval> },
+}
+
+/// What happened since the last look.
+#[derive(Debug, Clone, Default)]
+pub struct Interval {
+    pub counters: Counters,
+    /// One-way latency in µs, by group of clients.
+    pub latency: [Histogram; GROUPS],
+    /// Processor time of the generator's media threads.
+    pub busy: Duration,
+}
+
+impl Interval {
+    pub fn merge(&mut self, other: &Self) {
+        self.counters.add(&other.counters);
+        self.latency.iter_mut().zip(&other.latency).for_each(|(mine, theirs)| mine.merge(theirs));
+        self.busy += other.busy;
+    }
+}
+
+/// How the clients of a run behave.
+#[derive(Clone)]
+pub struct Settings {
+    pub threads: usize,
+    pub ciphers: Ciphers,
+    /// One of so many media packets is decrypted.
+    pub sample: u16,
+    pub captured: Option<Captured>,
+}
+
+/// All threads. They end when this is dropped.
+pub struct Engine {
+    identity: Identity,
+    threads: Vec<(Sender<Command>, Option<JoinHandle<()>>)>,
+    next: AtomicU64,
+}
+
+impl Engine {
+    /// # Errors
+    /// When a thread, an epoll instance or an identity cannot be had.
+    pub fn start(settings: Settings) -> io::Result<Self> {
+        let identity = Identity::generate().map_err(|error| io::Error::other(error.to_string()))?;
+        let mut threads = Vec::new();
+        for number in 0..settings.threads.max(1) {
+            let (sender, commands) = channel();
+            let context = Context {
+                identity: identity.clone(),
+                ciphers: settings.ciphers,
+                sample: settings.sample.max(1),
+                counters: Counters::default(),
+                latency: Default::default(),
+                captured: settings.captured.clone(),
+                packet: Vec::new(),
+            };
+            let poller = Poller::new()?;
+            let thread = std::thread::Builder::new()
+                .name(format!("load-{number}"))
+                .spawn(move || Thread::new(commands, poller, context).run())?;
+            threads.push((sender, Some(thread)));
+        }
+        Ok(Self { identity, threads, next: AtomicU64::new(0) })
+    }
+
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    fn send(&self, key: Key, command: Command) {
+        // A thread ends only with the engine.
+        let _ = self.threads[key as usize % self.threads.len()].0.send(command);
+    }
+
+    /// Takes over a socket as a client that waits for its [`Configuration`].
+    pub fn open(
+        &self,
+        socket: Socket,
+        local: Credentials,
+        room: u32,
+        group: usize,
+        shared: Arc<Shared>,
+    ) -> Key {
+        let key = self.next.fetch_add(1, Ordering::Relaxed);
+        self.send(key, Command::Open { key, socket, local, room, group, shared });
+        key
+    }
+
+    pub fn configure(&self, key: Key, configuration: Configuration) {
+        self.send(key, Command::Configure { key, configuration: Box::new(configuration) });
+    }
+
+    pub fn close(&self, key: Key) {
+        self.send(key, Command::Close { key });
+    }
+
+    /// What happened on all threads since the last call.
+    pub async fn take(&self) -> Interval {
+        let mut all = Interval::default();
+        for (thread, _) in &self.threads {
+            let (reply, interval) = oneshot::channel();
+            let _ = thread.send(Command::Take { reply });
+            if let Ok(interval) = interval.await {
+                all.merge(&interval);
+            }
+        }
+        all
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        for (sender, thread) in std::mem::take(&mut self.threads) {
+            drop(sender);
+            if let Some(thread) = thread {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+struct Thread {
+    commands: Receiver<Command>,
+    poller: Poller,
+    context: Context,
+    clients: HashMap<Key, Client>,
+    due: BinaryHeap<Reverse<(Instant, Key)>>,
+    batch: Batch,
+    ready: Vec<u64>,
+    busy: Duration,
+}
+
+impl Thread {
+    fn new(commands: Receiver<Command>, poller: Poller, context: Context) -> Self {
+        Self {
+            commands,
+            poller,
+            context,
+            clients: HashMap::new(),
+            due: BinaryHeap::new(),
+            batch: Batch::default(),
+            ready: Vec::new(),
+            busy: Duration::ZERO,
+        }
+    }
+
+    fn run(mut self) {
+        while self.handle_commands() {
+            self.poller.ready(&mut self.ready);
+            let now = Instant::now();
+            for key in &self.ready {
+                if let Some(client) = self.clients.get_mut(key) {
+                    client.receive(now, &mut self.batch, &mut self.context);
+                    schedule(&mut self.due, *key, client);
+                }
+            }
+            self.handle_timeouts();
+            let now = Instant::now();
+            let next = self.due.peek().map_or(TICK, |Reverse((due, _))| due.saturating_duration_since(now));
+            if !next.is_zero() {
+                std::thread::sleep(next.min(TICK));
+            }
+        }
+        let now = Instant::now();
+        self.clients.values_mut().for_each(|client| client.close(now));
+    }
+
+    fn handle_timeouts(&mut self) {
+        let now = Instant::now();
+        while let Some(Reverse((due, key))) = self.due.peek().copied()
+            && due <= now
+        {
+            self.due.pop();
+            if let Some(client) = self.clients.get_mut(&key)
+                && client.scheduled == Some(due)
+            {
+                client.scheduled = None;
+                client.handle_timeout(now, &mut self.context);
+                schedule(&mut self.due, key, client);
+            }
+        }
+    }
+
+    /// `false` when the engine is gone.
+    fn handle_commands(&mut self) -> bool {
+        loop {
+            // Without clients there is nothing else to wait for.
+            let command = if self.clients.is_empty() {
+                match self.commands.recv_timeout(Duration::from_secs(1)) {
+                    Ok(command) => command,
+                    Err(RecvTimeoutError::Timeout) => continue,
+                    Err(RecvTimeoutError::Disconnected) => return false,
+                }
+            } else {
+                match self.commands.try_recv() {
+                    Ok(command) => command,
+                    Err(TryRecvError::Empty) => return true,
+                    Err(TryRecvError::Disconnected) => return false,
+                }
+            };
+            self.handle_command(command);
+        }
+    }
+
+    fn handle_command(&mut self, command: Command) {
+        let now = Instant::now();
+        match command {
+            Command::Open { key, socket, local, room, group, shared } => {
+                if self.poller.add(&socket, key).is_err() {
+                    let _ = shared.failed.set("the socket cannot be watched");
+                }
+                self.clients.insert(key, Client::new(Arc::new(socket), local, room, group, shared, now));
+            }
+            Command::Configure { key, configuration } => {
+                if let Some(client) = self.clients.get_mut(&key) {
+                    client.configure(now, *configuration, &mut self.context);
+                    schedule(&mut self.due, key, client);
+                }
+            }
+            Command::Close { key } => {
+                if let Some(mut client) = self.clients.remove(&key) {
+                    client.close(now);
+                }
+            }
+            Command::Take { reply } => {
+                let busy = thread_time();
+                let interval = Interval {
+                    counters: std::mem::take(&mut self.context.counters),
+                    latency: std::mem::take(&mut self.context.latency),
+                    busy: busy.saturating_sub(self.busy),
+                };
+                self.busy = busy;
+                let _ = reply.send(interval);
+            }
+        }
+    }
+}
+
+fn schedule(due: &mut BinaryHeap<Reverse<(Instant, Key)>>, key: Key, client: &mut Client) {
+    let next = client.poll_timeout();
+    if client.scheduled.is_none_or(|scheduled| next < scheduled) {
+        client.scheduled = Some(next);
+        due.push(Reverse((next, key)));
+    }
+}
+
+/// Processor time of the calling thread.
+fn thread_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes one timespec.
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    if result == 0 { Duration::new(time.tv_sec as u64, time.tv_nsec as u32) } else { Duration::ZERO }
+}
