@@ -43,10 +43,15 @@ enum Part {
         #[arg(value_name = "IP:PORT", required = true)]
         addresses: Vec<SocketAddr>,
     },
+    /// Put load on a media server and measure what comes out
+    #[cfg(target_os = "linux")]
+    Load(Box<load::Options>),
 }
 
 const EX_USAGE: u8 = 64;
 const EX_UNAVAILABLE: u8 = 69;
+#[cfg(target_os = "linux")]
+const EX_SOFTWARE: u8 = 70;
 const EX_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
@@ -64,6 +69,8 @@ fn main() -> ExitCode {
         Some(Part::Api) => Role::Api,
         Some(Part::Worker) => Role::Worker,
         Some(Part::Health { addresses }) => return health_of(&addresses),
+        #[cfg(target_os = "linux")]
+        Some(Part::Load(options)) => return put_load(&options),
     };
     let settings = match Settings::load(role, cli.source, cli.file.config.as_deref()) {
         Ok(settings) => settings,
@@ -88,6 +95,23 @@ fn health_of(addresses: &[SocketAddr]) -> ExitCode {
         Err(error) => {
             eprintln!("switchyard: {error}");
             ExitCode::from(EX_UNAVAILABLE)
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn put_load(options: &load::Options) -> ExitCode {
+    // Signalling needs one thread; the media has its own.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(load::run(options)).map(|_| ()),
+        Err(error) => Err(error.to_string()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("switchyard load: {error}");
+            ExitCode::from(EX_SOFTWARE)
         }
     }
 }

@@ -2,6 +2,8 @@
 
 mod configuration;
 mod health;
+#[cfg(target_os = "linux")]
+mod load;
 #[path = "../scenarios/mod.rs"]
 mod scenarios;
 
