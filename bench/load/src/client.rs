@@ -252,7 +252,14 @@ impl Client {
         self.overflow = overflow;
     }
 
-    fn handle_datagram(&mut self, now: Instant, from: SocketAddr, at: u64, datagram: &[u8], context: &mut Context) {
+    fn handle_datagram(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        at: u64,
+        datagram: &[u8],
+        context: &mut Context,
+    ) {
         // RFC 7983, section 7.
         match datagram.first() {
             Some(0..=3) => self.handle_stun(now, from, datagram, context),
@@ -419,12 +426,8 @@ impl Client {
                 let count = self.streams.len() as u32;
                 self.shared.streams.store(count, Ordering::Relaxed);
                 let now = wall_ns();
-                let _ = self.shared.first_media_at.compare_exchange(
-                    0,
-                    now,
-                    Ordering::Relaxed,
-                    Ordering::Relaxed,
-                );
+                let _ =
+                    self.shared.first_media_at.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
                 if count == self.shared.expected_streams.load(Ordering::Relaxed) {
                     self.shared.all_media_at.store(now, Ordering::Relaxed);
                 }
@@ -470,8 +473,13 @@ impl Client {
             None => &remote.candidates[..],
         };
         for path in paths {
-            let check =
-                stun::request(&self.local, &remote.credentials, remote.is_controlling, rand::random(), crypto);
+            let check = stun::request(
+                &self.local,
+                &remote.credentials,
+                remote.is_controlling,
+                rand::random(),
+                crypto,
+            );
             self.socket.send(*path, &check);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use rtc::crypto::{HashAlgorithm, RTCCryptoProvider};
@@ -107,6 +107,9 @@ pub struct Dtls {
     is_connected: bool,
 }
 
+/// A flight that is not answered is repeated after this long, seven times. Browsers begin at 50 ms and double it; webrtc-rs
+/// has one interval, which must leave a server under load the time for its handshakes.
+const FLIGHT_INTERVAL: Duration = Duration::from_millis(400);
 const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
 
 impl Dtls {
@@ -124,6 +127,7 @@ impl Dtls {
             .with_insecure_skip_verify(true)
             .with_verify_peer_certificate(Some(verifier(identity.provider.clone(), fingerprint)))
             .with_extended_master_secret(ExtendedMasterSecretType::Require)
+            .with_flight_interval(FLIGHT_INTERVAL)
             .build(is_client, None)?;
         let config = Arc::new(config);
         let (server, connecting) = if is_client { (None, Some(config)) } else { (Some(config), None) };

@@ -111,7 +111,10 @@ mod tests {
         let mut more = Histogram::default();
         more.record(5_000_000);
         histogram.merge(&more);
-        assert_eq!((histogram.count(), histogram.max(), histogram.quantile(1.0)), (61, Some(5_000_000), Some(5_000_000)));
+        assert_eq!(
+            (histogram.count(), histogram.max(), histogram.quantile(1.0)),
+            (61, Some(5_000_000), Some(5_000_000))
+        );
     }
 
     proptest! {

@@ -249,7 +249,10 @@ mod tests {
     #[test]
     fn the_defaults_make_one_room_with_a_publisher_and_ten_subscribers() {
         let options = parse(&["--api-key", "a:b"]).unwrap();
-        assert_eq!((options.rooms, options.publishers(), options.subscribers(), options.parties), (1, 1, 10, 0));
+        assert_eq!(
+            (options.rooms, options.publishers(), options.subscribers(), options.parties),
+            (1, 1, 10, 0)
+        );
         let media = options.media();
         assert_eq!(media.video.unwrap().bitrate_bps, 1_500_000);
         assert_eq!(media.video.unwrap().keyframe_every, 300);
@@ -279,7 +282,10 @@ mod tests {
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
         assert_eq!(duration("15"), Ok(Duration::from_secs(15)));
         assert!(duration("-1s").is_err() && duration("1y").is_err() && duration("").is_err());
-        assert_eq!((bitrate("1.5M"), bitrate("48k"), bitrate("32000")), (Ok(1_500_000), Ok(48_000), Ok(32_000)));
+        assert_eq!(
+            (bitrate("1.5M"), bitrate("48k"), bitrate("32000")),
+            (Ok(1_500_000), Ok(48_000), Ok(32_000))
+        );
         assert!(bitrate("1").is_err() && bitrate("fast").is_err());
     }
 }

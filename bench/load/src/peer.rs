@@ -60,6 +60,8 @@ pub struct Peer {
     offered_first: Option<bool>,
     /// Who sends the ClientHello does not change any more.
     is_dtls_client: Option<bool>,
+    /// What the first answer agreed on; see [`Self::answer_delivered`].
+    undelivered: Option<Configuration>,
     pub shared: Arc<Shared>,
 }
 
@@ -87,6 +89,7 @@ impl Peer {
             offered: Vec::new(),
             offered_first: None,
             is_dtls_client: None,
+            undelivered: None,
             shared,
         })
     }
@@ -138,27 +141,43 @@ impl Peer {
         let mut sources = Vec::new();
         for line in self.offered.iter().filter(|line| line.sends) {
             let section = answer.sections.iter().find(|section| section.mid == line.mid);
-            let Some(section) = section.filter(|it| !it.is_rejected && it.direction.starts_with("recv")) else {
+            let Some(section) = section.filter(|it| !it.is_rejected && it.direction.starts_with("recv"))
+            else {
                 return Err(format!("the server does not take the {:?} track", line.codec));
             };
             sources.extend(self.sources(line, section)?);
         }
-        self.configure(&answer, is_client, sources);
+        self.engine.configure(self.key, self.configuration(&answer, is_client, sources));
         Ok(())
     }
 
-    /// Accepts everything in the server's offer.
+    /// Accepts everything in the server's offer. [`Self::answer_delivered`] is to follow.
     ///
     /// # Errors
     /// What is wrong with the offer.
     pub fn answer(&mut self, offer: &str) -> Result<String, String> {
         let offer = Description::parse(offer)?;
         self.offered_first.get_or_insert(false);
+        let is_first = self.is_dtls_client.is_none();
         // Our answers say `active`.
         let is_client = *self.is_dtls_client.get_or_insert(true);
         self.local.version += 1;
-        self.configure(&offer, is_client, Vec::new());
+        let configuration = self.configuration(&offer, is_client, Vec::new());
+        if is_first {
+            self.undelivered = Some(configuration);
+        } else {
+            // New streams may arrive before the server has said that it has the answer.
+            self.engine.configure(self.key, configuration);
+        }
         Ok(self.local.answer(&offer, &self.offered))
+    }
+
+    /// The server has the answer: the first one starts the connection. A handshake that begins before the server knows
+    /// our fingerprint would wait for its first retransmission.
+    pub fn answer_delivered(&mut self) {
+        if let Some(configuration) = self.undelivered.take() {
+            self.engine.configure(self.key, configuration);
+        }
     }
 
     fn sources(&self, line: &Offered, section: &Section) -> Result<Vec<SourceConfig>, String> {
@@ -187,22 +206,24 @@ impl Peer {
             .collect())
     }
 
-    fn configure(&self, remote: &Description, is_dtls_client: bool, sources: Vec<SourceConfig>) {
-        self.engine.configure(
-            self.key,
-            Configuration {
-                remote: Remote {
-                    credentials: remote.credentials.clone(),
-                    fingerprint: remote.fingerprint.clone(),
-                    candidates: remote.candidates.clone(),
-                    is_controlling: remote.is_lite || self.offered_first == Some(true),
-                    is_dtls_client,
-                },
-                sources,
-                received: remote.received(),
-                repairs: remote.repairs(),
+    fn configuration(
+        &self,
+        remote: &Description,
+        is_dtls_client: bool,
+        sources: Vec<SourceConfig>,
+    ) -> Configuration {
+        Configuration {
+            remote: Remote {
+                credentials: remote.credentials.clone(),
+                fingerprint: remote.fingerprint.clone(),
+                candidates: remote.candidates.clone(),
+                is_controlling: remote.is_lite || self.offered_first == Some(true),
+                is_dtls_client,
             },
-        );
+            sources,
+            received: remote.received(),
+            repairs: remote.repairs(),
+        }
     }
 }
 

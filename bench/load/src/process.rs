@@ -21,7 +21,8 @@ pub fn usage(pid: u32) -> Result<Usage, String> {
     };
     let resident_bytes = resident(&read("status")?).unwrap_or(0);
     let mut usage = Usage { resident_bytes, ..Usage::default() };
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).map_err(|error| format!("process {pid}: {error}"))?;
+    let tasks =
+        fs::read_dir(format!("/proc/{pid}/task")).map_err(|error| format!("process {pid}: {error}"))?;
     for task in tasks.filter_map(Result::ok) {
         // A thread may end while it is looked at.
         let file = |name: &str| fs::read_to_string(task.path().join(name)).unwrap_or_default();

@@ -192,10 +192,14 @@ mod tests {
     fn another_implementation_reads_the_header() {
         let mut packet = Vec::new();
         let extensions: &[(u8, &[u8])] = &[(1, b"0"), (3, &[1, 2, 3]), (5, &[9, 8])];
-        Write { payload_type: 96, marker: true, sequence: 7, timestamp: 8, ssrc: 9, extensions }.write(&mut packet);
+        Write { payload_type: 96, marker: true, sequence: 7, timestamp: 8, ssrc: 9, extensions }
+            .write(&mut packet);
         packet.extend_from_slice(b"payload");
         let read = rtc::rtp::Packet::unmarshal(&mut &packet[..]).unwrap();
-        assert_eq!((read.header.payload_type, read.header.marker, read.header.sequence_number), (96, true, 7));
+        assert_eq!(
+            (read.header.payload_type, read.header.marker, read.header.sequence_number),
+            (96, true, 7)
+        );
         assert_eq!((read.header.timestamp, read.header.ssrc), (8, 9));
         assert_eq!(read.header.get_extension(3).unwrap()[..], [1, 2, 3]);
         assert_eq!(&read.payload[..], b"payload");

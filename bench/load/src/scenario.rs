@@ -14,9 +14,7 @@ use crate::histogram::Histogram;
 use crate::options::{Flood, Options};
 use crate::process::{self, Usage};
 use crate::progress::Progress;
-use crate::report::{
-    FloodReport, Generator, Joins, Packets, Process, Quantiles, Report, Scenario, Second,
-};
+use crate::report::{FloodReport, Generator, Joins, Packets, Process, Quantiles, Report, Scenario, Second};
 use crate::signalling::{Clients, Failure, Janus, Joined, Role, Room, Server, Switchyard, Whip};
 use crate::socket::wall_ns;
 
@@ -200,7 +198,8 @@ impl Runner<'_> {
     async fn measure(&self, crowd: &Crowd) -> Result<Window, Failure> {
         let options = self.options;
         let roles = vec![Role::Subscriber; options.storm as usize];
-        let rate = f64::from(options.storm * options.rooms).max(1.0) / options.storm_within.as_secs_f64().max(0.001);
+        let rate =
+            f64::from(options.storm * options.rooms).max(1.0) / options.storm_within.as_secs_f64().max(0.001);
         let storm = async {
             if roles.is_empty() {
                 return None;
@@ -413,7 +412,14 @@ fn packets(total: &Interval, seconds: f64, knows_due: bool) -> Packets {
     }
 }
 
-fn second(at: Duration, length: f64, interval: &Interval, last: &[Usage], now: &[Usage], crowd: &Crowd) -> Second {
+fn second(
+    at: Duration,
+    length: f64,
+    interval: &Interval,
+    last: &[Usage],
+    now: &[Usage],
+    crowd: &Crowd,
+) -> Second {
     let arrivals = &interval.counters.arrivals;
     let sum = |usages: &[Usage]| usages.iter().map(|it| it.cpu).sum::<Duration>().as_secs_f64();
     let quantile = |quantile| interval.latency[0].quantile(quantile).map(|value| value as f64 / 1_000.0);

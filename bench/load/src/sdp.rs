@@ -65,7 +65,8 @@ impl Section {
         let is_repair = |it: &u8| self.codec(*it).as_deref() == Some("rtx");
         let payload_type = *self.formats.iter().find(|it| !is_repair(it) && self.codec(**it).is_some())?;
         let repair = self.formats.iter().find(|it| {
-            let repairs = |line: &str| line.strip_prefix(&format!("{it} apt=")) == Some(&payload_type.to_string());
+            let repairs =
+                |line: &str| line.strip_prefix(&format!("{it} apt=")) == Some(&payload_type.to_string());
             is_repair(it) && self.values("fmtp").any(repairs)
         });
         Some((payload_type, repair.copied()))
@@ -391,14 +392,19 @@ mod tests {
     fn an_offer_is_read_back() {
         let read = Description::parse(&local().offer(&lines(&[]))).unwrap();
         assert_eq!(read.credentials, local().credentials);
-        assert_eq!((read.fingerprint.as_str(), read.setup.as_str(), read.is_lite), ("AA:BB", "actpass", false));
+        assert_eq!(
+            (read.fingerprint.as_str(), read.setup.as_str(), read.is_lite),
+            ("AA:BB", "actpass", false)
+        );
         assert_eq!(read.candidates, ["127.0.0.1:5000".parse().unwrap()]);
         assert_eq!(read.sections[0].payload(), Some((OPUS, None)));
         assert_eq!(read.sections[1].payload(), Some((VIDEO, Some(VIDEO_REPAIR))));
         assert_eq!(read.sections[1].extensions().transport_sequence, Some(3));
         assert_eq!(read.repairs(), HashMap::from([(21, 20)]));
         let received = read.received();
-        assert!(received[&VIDEO].with_nack && !received[&VIDEO].is_repair && received[&VIDEO_REPAIR].is_repair);
+        assert!(
+            received[&VIDEO].with_nack && !received[&VIDEO].is_repair && received[&VIDEO_REPAIR].is_repair
+        );
         assert!(received[&OPUS].is_audio && !received[&OPUS].with_nack);
     }
 

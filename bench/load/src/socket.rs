@@ -89,10 +89,8 @@ impl Socket {
         let mut parts: [MaybeUninit<libc::iovec>; BATCH] = [const { MaybeUninit::zeroed() }; BATCH];
         let mut messages: [MaybeUninit<libc::mmsghdr>; BATCH] = [const { MaybeUninit::zeroed() }; BATCH];
         for index in 0..BATCH {
-            parts[index].write(libc::iovec {
-                iov_base: batch.data[index].as_mut_ptr().cast(),
-                iov_len: DATAGRAM,
-            });
+            parts[index]
+                .write(libc::iovec { iov_base: batch.data[index].as_mut_ptr().cast(), iov_len: DATAGRAM });
             // SAFETY: zeroed is a valid mmsghdr.
             let header = unsafe { &mut messages[index].assume_init_mut().msg_hdr };
             header.msg_name = names[index].as_mut_ptr().cast();
@@ -153,15 +151,8 @@ fn control(header: &libc::msghdr, overflow: &mut Overflow) -> Option<u64> {
 
 fn set_option(socket: RawFd, level: i32, name: i32, value: i32) -> io::Result<()> {
     // SAFETY: the value outlives the call and its size is right.
-    let result = unsafe {
-        libc::setsockopt(
-            socket,
-            level,
-            name,
-            (&raw const value).cast(),
-            size_of::<i32>() as u32,
-        )
-    };
+    let result =
+        unsafe { libc::setsockopt(socket, level, name, (&raw const value).cast(), size_of::<i32>() as u32) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -230,7 +221,8 @@ mod tests {
 
     #[test]
     fn datagrams_come_with_source_and_time() {
-        let (from, to) = (Socket::bind(Ipv4Addr::LOCALHOST).unwrap(), Socket::bind(Ipv4Addr::LOCALHOST).unwrap());
+        let (from, to) =
+            (Socket::bind(Ipv4Addr::LOCALHOST).unwrap(), Socket::bind(Ipv4Addr::LOCALHOST).unwrap());
         let mut poller = Poller::new().unwrap();
         poller.add(&to, 7).unwrap();
         let before = wall_ns();

@@ -179,8 +179,9 @@ impl Source {
         }
         let timestamp = self.rtp_time(self.next_frame);
         let codec = self.config.profile.codec;
-        self.pending
-            .extend(media::cut(codec, bytes, is_key).into_iter().map(|piece| (piece, timestamp, self.picture)));
+        self.pending.extend(
+            media::cut(codec, bytes, is_key).into_iter().map(|piece| (piece, timestamp, self.picture)),
+        );
         self.picture = self.picture.wrapping_add(1);
         self.next_frame += self.config.profile.frame;
         if now.saturating_duration_since(self.next_frame) > MAX_BEHIND {
@@ -228,7 +229,8 @@ impl Source {
         if ids.transport_sequence.is_some() {
             *transport_sequence = transport_sequence.wrapping_add(1);
         }
-        Write { payload_type, marker, sequence, timestamp, ssrc, extensions: &extensions[..count] }.write(out);
+        Write { payload_type, marker, sequence, timestamp, ssrc, extensions: &extensions[..count] }
+            .write(out);
     }
 
     fn remember(&mut self, payload: usize, packet: &[u8]) {
@@ -250,7 +252,8 @@ impl Source {
             if kept[2..4] != sequence.to_be_bytes() {
                 continue;
             }
-            let (marker, timestamp) = (kept[1] >> 7 == 1, u32::from_be_bytes([kept[4], kept[5], kept[6], kept[7]]));
+            let (marker, timestamp) =
+                (kept[1] >> 7 == 1, u32::from_be_bytes([kept[4], kept[5], kept[6], kept[7]]));
             packet.clear();
             let (ssrc, payload_type, number) = match self.config.repair {
                 Some((ssrc, payload_type)) => (ssrc, payload_type, self.repair_sequence),
@@ -282,7 +285,14 @@ impl Source {
     pub fn report(&self, now: Instant, wall_ns: u64, out: &mut Vec<u8>) {
         if self.packets > 0 {
             let ntp = ntp(wall_ns);
-            rtp::write_sender_report(out, self.config.ssrc, ntp, self.rtp_time(now), self.packets, self.bytes);
+            rtp::write_sender_report(
+                out,
+                self.config.ssrc,
+                ntp,
+                self.rtp_time(now),
+                self.packets,
+                self.bytes,
+            );
         }
     }
 }
@@ -348,7 +358,8 @@ mod tests {
             .collect();
         assert!(of_key.len() > 30);
         assert!(*of_key.last().unwrap() - of_key[0] > Duration::from_millis(30), "not all at once");
-        let numbers: Vec<u16> = packets.iter().map(|(_, packet)| Header::read(packet).unwrap().sequence).collect();
+        let numbers: Vec<u16> =
+            packets.iter().map(|(_, packet)| Header::read(packet).unwrap().sequence).collect();
         assert!(numbers.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1)));
     }
     use crate::rtp::Header;

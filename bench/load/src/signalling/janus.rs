@@ -206,6 +206,7 @@ impl Janus {
         let offer = reply["jsep"]["sdp"].as_str().ok_or_else(|| format!("no offer from Janus: {reply}"))?;
         let answer = json!({"type": "answer", "sdp": peer.answer(offer)?});
         self.message(plugin, json!({"request": "start"}), Some(answer)).await?;
+        peer.answer_delivered();
         joined.receives.push(Arc::clone(&peer.shared));
         let _: Arc<Mutex<_>> = joined.keep(peer);
         Ok(())

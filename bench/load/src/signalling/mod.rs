@@ -125,8 +125,7 @@ impl Clients {
             Role::Party => &room.receivers_of_parties,
             _ => &room.receivers_of_publishers,
         };
-        let place =
-            Place { room: room.number, group, receivers: Arc::clone(receivers), expected_streams };
+        let place = Place { room: room.number, group, receivers: Arc::clone(receivers), expected_streams };
         Peer::open(&self.engine, self.address, place, self.media.clone())
             .map_err(|error| format!("a client's socket: {error}"))
     }

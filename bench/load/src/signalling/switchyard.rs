@@ -63,7 +63,8 @@ impl Switchyard {
             let response = request.send().await.map_err(|error| format!("POST {url}: {error}"))?;
             let status = response.status();
             if status.as_u16() == 429 || status.as_u16() == 503 {
-                let after = response.headers().get("retry-after").and_then(|it| it.to_str().ok()?.parse().ok());
+                let after =
+                    response.headers().get("retry-after").and_then(|it| it.to_str().ok()?.parse().ok());
                 tokio::time::sleep(Duration::from_secs(after.unwrap_or(1))).await;
                 continue;
             }
@@ -178,7 +179,9 @@ impl Participant {
                     json!({"destination": self.destination, "sdp": answer, "revision": data["revision"]});
                 let url = format!("{}/answer", self.url);
                 let sent = self.http.post(url).bearer_auth(&self.token).json(&body).send().await;
-                if !sent.is_ok_and(|response| response.status().is_success()) {
+                if sent.is_ok_and(|response| response.status().is_success()) {
+                    peer.answer_delivered();
+                } else {
                     let _ = peer.shared.failed.set("the server refused an answer");
                 }
             }
@@ -214,7 +217,8 @@ mod tests {
 
     #[test]
     fn events_are_found_however_the_stream_is_cut() {
-        let stream = b": hello\n\nid: evt_1\nevent: offer\ndata: {\"id\": \"evt_1\"}\n\ndata: {\"id\": 2}\n\n";
+        let stream =
+            b": hello\n\nid: evt_1\nevent: offer\ndata: {\"id\": \"evt_1\"}\n\ndata: {\"id\": 2}\n\n";
         for cut in 0..stream.len() {
             let mut lines = Lines::default();
             let mut found = lines.push(&stream[..cut]);
