@@ -21,6 +21,9 @@ use crate::stun::{self, Credentials};
 
 /// Before a path works, checks go to every candidate this often; then consent is renewed (RFC 7675).
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
+/// The first flight of a handshake is repeated after this long, then after twice as long and so on, while the server has said
+/// nothing: it may not have been ready for it. Browsers do the same; webrtc-rs' own interval is for later flights.
+const HELLO_INTERVAL: Duration = Duration::from_millis(50);
 const CONSENT_INTERVAL: Duration = Duration::from_millis(2_500);
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// RTP streams of one client; more are not ours.
@@ -146,6 +149,13 @@ pub struct Remote {
     pub is_dtls_client: bool,
 }
 
+/// The first flight, until the server answers it.
+struct Hello {
+    flight: Vec<Vec<u8>>,
+    due: Instant,
+    interval: Duration,
+}
+
 pub struct Client {
     socket: Arc<Socket>,
     overflow: Overflow,
@@ -157,6 +167,7 @@ pub struct Client {
     selected: Option<SocketAddr>,
     next_check: Instant,
     dtls: Option<Dtls>,
+    hello: Option<Hello>,
     srtp: Option<Box<Srtp>>,
     /// Sources that wait for the connection.
     waiting: Vec<SourceConfig>,
@@ -194,6 +205,7 @@ impl Client {
             selected: None,
             next_check: now,
             dtls: None,
+            hello: None,
             srtp: None,
             waiting: Vec::new(),
             sources: Vec::new(),
@@ -265,8 +277,9 @@ impl Client {
             Some(0..=3) => self.handle_stun(now, from, datagram, context),
             Some(20..=63) => {
                 let Some(dtls) = &mut self.dtls else { return };
+                self.hello = None;
                 let progress = dtls.handle_datagram(now, datagram);
-                self.progress(now, progress, context);
+                self.progress(now, progress);
             }
             // RFC 5761, section 4.
             Some(128..=191) if datagram.get(1).is_some_and(|kind| (192..=223).contains(kind)) => {
@@ -284,28 +297,38 @@ impl Client {
                 self.socket.send(from, &stun::success(transaction, from, &self.local, crypto));
                 // A controlling server checks from where its media will come.
                 if self.remote.as_ref().is_some_and(|remote| !remote.is_controlling) {
-                    self.select(now, from, context);
+                    self.select(now, from);
                 }
             }
-            stun::Message::Success(_) => self.select(now, from, context),
+            stun::Message::Success(_) => self.select(now, from),
             stun::Message::Other => context.counters.unknown += 1,
         }
     }
 
-    fn select(&mut self, now: Instant, path: SocketAddr, context: &mut Context) {
+    fn select(&mut self, now: Instant, path: SocketAddr) {
         let Some(remote) = &self.remote else { return };
         if self.selected.is_none() {
             self.selected = Some(path);
             self.next_check = now + CONSENT_INTERVAL;
             let _ = self.shared.server.set((path, remote.credentials.fragment.clone()));
         }
-        if let Some(dtls) = &mut self.dtls {
-            let progress = dtls.start(now);
-            self.progress(now, progress, context);
+        let Some(dtls) = &mut self.dtls else { return };
+        if !dtls.is_starting() {
+            // As DTLS server there may be an answer that had no path so far.
+            self.progress(now, Progress::Nothing);
+            return;
         }
+        if dtls.start(now) == Progress::Failed {
+            self.fail("the DTLS handshake cannot start");
+            return;
+        }
+        let flight: Vec<Vec<u8>> =
+            std::iter::from_fn(|| dtls.poll_transmit()).map(|datagram| datagram.to_vec()).collect();
+        flight.iter().for_each(|datagram| _ = self.socket.send(path, datagram));
+        self.hello = Some(Hello { flight, due: now + HELLO_INTERVAL, interval: HELLO_INTERVAL });
     }
 
-    fn progress(&mut self, now: Instant, progress: Progress, _context: &mut Context) {
+    fn progress(&mut self, now: Instant, progress: Progress) {
         let Some(dtls) = &mut self.dtls else { return };
         if let Some(path) = self.selected {
             while let Some(datagram) = dtls.poll_transmit() {
@@ -346,7 +369,7 @@ impl Client {
                         source.request_keyframe();
                     }
                 }
-                Report::SenderReport { ssrc, ntp } => {
+                Report::Clock { ssrc, ntp } => {
                     if let Some(stream) = self.streams.iter_mut().find(|it| it.ssrc == ssrc) {
                         stream.handle_sender_report(now, ntp);
                     }
@@ -443,6 +466,9 @@ impl Client {
         if self.srtp.is_some() {
             due = due.min(self.next_report);
         }
+        if let Some(hello) = &self.hello {
+            due = due.min(hello.due);
+        }
         let dtls = self.dtls.as_ref().and_then(Dtls::poll_timeout);
         let sources = self.sources.iter().map(Source::poll_timeout);
         let streams = self.streams.iter().filter_map(Stream::poll_timeout);
@@ -457,7 +483,14 @@ impl Client {
             && dtls.poll_timeout().is_some_and(|due| due <= now)
         {
             let progress = dtls.handle_timeout(now);
-            self.progress(now, progress, context);
+            self.progress(now, progress);
+        }
+        if let (Some(hello), Some(path)) = (&mut self.hello, self.selected)
+            && hello.due <= now
+        {
+            hello.flight.iter().for_each(|datagram| _ = self.socket.send(path, datagram));
+            hello.interval *= 2;
+            hello.due = now + hello.interval;
         }
         self.send_media(now, context);
         self.send_reports(now, context);

@@ -140,6 +140,11 @@ impl Dtls {
         })
     }
 
+    /// As client: not started yet.
+    pub fn is_starting(&self) -> bool {
+        self.connecting.is_some()
+    }
+
     /// A path exists: as client, starts the handshake, once.
     pub fn start(&mut self, now: Instant) -> Progress {
         let Some(config) = self.connecting.take() else { return Progress::Nothing };

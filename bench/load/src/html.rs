@@ -53,7 +53,7 @@ pub fn page(report: &Report) -> String {
     ];
     for (caption, lines) in plots {
         if lines.iter().any(|line| !line.points.is_empty()) {
-            let _ = write!(out, "<figure><figcaption>{caption}</figcaption>{}</figure>\n", plot(&lines));
+            let _ = writeln!(out, "<figure><figcaption>{caption}</figcaption>{}</figure>", plot(&lines));
         }
     }
     out.push_str("</html>\n");

@@ -33,7 +33,7 @@ pub fn usage(pid: u32) -> Result<Usage, String> {
     Ok(usage)
 }
 
-/// `VmRSS:	   12345 kB` in `/proc/<pid>/status`.
+/// `VmRSS: 12345 kB` in `/proc/<pid>/status`.
 fn resident(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)

@@ -72,9 +72,18 @@ impl Write<'_> {
 /// One thing that a server reports or asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
-    Nack { ssrc: u32, lost: Vec<u16> },
-    KeyframeRequest { ssrc: u32 },
-    SenderReport { ssrc: u32, ntp: u64 },
+    Nack {
+        ssrc: u32,
+        lost: Vec<u16>,
+    },
+    KeyframeRequest {
+        ssrc: u32,
+    },
+    /// A sender report's NTP time.
+    Clock {
+        ssrc: u32,
+        ntp: u64,
+    },
 }
 
 /// Reads a decrypted compound packet up to its first malformed part.
@@ -91,7 +100,7 @@ pub fn read_reports(mut compound: &[u8]) -> Vec<Report> {
         match (head[1], head[0] & 0x1f) {
             (200, _) => {
                 if let (Some(ssrc), Some(high), Some(low)) = (word(4), word(8), word(12)) {
-                    found.push(Report::SenderReport { ssrc, ntp: u64::from(high) << 32 | u64::from(low) });
+                    found.push(Report::Clock { ssrc, ntp: u64::from(high) << 32 | u64::from(low) });
                 }
             }
             (205, 1) => {
@@ -218,7 +227,7 @@ mod tests {
         assert_eq!(
             read_reports(&out),
             [
-                Report::SenderReport { ssrc: 1, ntp: 0x0102_0304_0506_0708 },
+                Report::Clock { ssrc: 1, ntp: 0x0102_0304_0506_0708 },
                 Report::Nack { ssrc: 6, lost: vec![65_535, 0] },
                 Report::KeyframeRequest { ssrc: 7 },
             ]

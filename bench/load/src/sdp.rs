@@ -396,7 +396,7 @@ mod tests {
             (read.fingerprint.as_str(), read.setup.as_str(), read.is_lite),
             ("AA:BB", "actpass", false)
         );
-        assert_eq!(read.candidates, ["127.0.0.1:5000".parse().unwrap()]);
+        assert_eq!(read.candidates, [SocketAddr::from(local().address)]);
         assert_eq!(read.sections[0].payload(), Some((OPUS, None)));
         assert_eq!(read.sections[1].payload(), Some((VIDEO, Some(VIDEO_REPAIR))));
         assert_eq!(read.sections[1].extensions().transport_sequence, Some(3));

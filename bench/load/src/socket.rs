@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(keys, [7]);
         let (mut batch, mut overflow) = (Batch::default(), Overflow::default());
         while to.receive(&mut batch, &mut overflow, |source, at, datagram| {
-            assert_eq!(source, from.local().into());
+            assert_eq!(source, SocketAddr::from(from.local()));
             assert!((before..=after).contains(&at), "{before} <= {at} <= {after}");
             seen.push(datagram[0]);
         }) {}

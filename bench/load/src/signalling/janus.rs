@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
@@ -16,6 +16,8 @@ use crate::socket::wall_ns;
 /// Janus forgets a session that says nothing for 60 s.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+const NO_SUCH_FEED: &str = "\"error_code\":428";
 
 type Waiting = std::sync::Mutex<HashMap<String, oneshot::Sender<Value>>>;
 
@@ -202,7 +204,16 @@ impl Janus {
         let plugin = self.attach().await?;
         let streams: Vec<Value> = feeds.iter().map(|feed| json!({"feed": feed})).collect();
         let body = json!({"request": "join", "ptype": "subscriber", "room": handle.id, "streams": streams});
-        let reply = self.message(plugin, body, None).await?;
+        let deadline = Instant::now() + TIMEOUT;
+        let reply = loop {
+            match self.message(plugin, body.clone(), None).await {
+                // Janus knows a feed only once its publisher is connected.
+                Err(refusal) if refusal.contains(NO_SUCH_FEED) && Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                reply => break reply?,
+            }
+        };
         let offer = reply["jsep"]["sdp"].as_str().ok_or_else(|| format!("no offer from Janus: {reply}"))?;
         let answer = json!({"type": "answer", "sdp": peer.answer(offer)?});
         self.message(plugin, json!({"request": "start"}), Some(answer)).await?;
