@@ -13,7 +13,7 @@ use common::model::{CommandId, EndpointId, Grants, InstanceId, ParticipantId, Se
 use common::time::UnixMillis;
 use tokio::sync::{Mutex, watch};
 
-use super::patience;
+use super::{eventually, patience};
 
 pub const KEY: &str = "key1";
 pub const GRANTS: Grants = Grants { can_publish: true, can_subscribe: true, admin: false };
@@ -123,6 +123,16 @@ impl Api {
     ) -> Result<JoinReply, CommandError> {
         let body = join_body(session, participant, offer);
         self.call(&topology::session_queue_name(session), body).await.map(joined)
+    }
+
+    /// As clients do that are told to come back in a moment: nobody can know yet whether the session's worker lives.
+    pub async fn join_patiently(&self, session: SessionId, participant: ParticipantId) -> JoinReply {
+        eventually("joined", async || match self.join_as(session, participant, None).await {
+            Ok(reply) => Some(reply),
+            Err(error) if error.code == ErrorCode::Unavailable && error.retry_after.is_some() => None,
+            Err(error) => panic!("join refused: {error:?}"),
+        })
+        .await
     }
 
     pub async fn close(&self, session_id: SessionId) -> Result<ReplyBody, CommandError> {

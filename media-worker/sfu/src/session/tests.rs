@@ -187,7 +187,8 @@ proptest! {
     #[test]
     fn forwarding_invariants_hold_for_any_history(steps in proptest::collection::vec(step(), 1..300)) {
         let (mut session, mut now) = (Session::new(), epoch());
-        let mut publications: Vec<(PublicationId, bool, u16, bool)> = Vec::new();
+        // Each source numbers its own packets; that of a replaced one is none of its successor's.
+        let mut publications: Vec<(PublicationId, bool, [u16; 3], bool)> = Vec::new();
         let mut subscriptions: Vec<(SubscriptionId, PublicationId, bool, u16)> = Vec::new();
         let mut received = 0u64;
         let mut wishes = 0u64;
@@ -195,7 +196,7 @@ proptest! {
             match step {
                 Step::Publish(video) => {
                     let codec = if video { Codec::Vp8 } else { Codec::Opus };
-                    publications.push((session.publish(codec), video, 0, false));
+                    publications.push((session.publish(codec), video, [0; 3], false));
                 }
                 Step::Unpublish(index) if index < publications.len() => {
                     let (id, ..) = publications.remove(index);
@@ -222,7 +223,8 @@ proptest! {
                     session.set_muted(now, publications[index].0, muted);
                 }
                 Step::Packet(index, ssrc, is_key) if index < publications.len() => {
-                    let (id, _, sequence, muted) = &mut publications[index];
+                    let (id, _, sequences, muted) = &mut publications[index];
+                    let sequence = &mut sequences[ssrc as usize];
                     *sequence = sequence.wrapping_add(1);
                     received += 1;
                     let mut packet = if is_key { key(*sequence) } else { delta(*sequence) };
