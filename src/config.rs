@@ -91,6 +91,21 @@ pub struct Source {
     #[serde(deserialize_with = "text_or_number")]
     drain_timeout: Option<String>,
 
+    /// Media threads of a worker; 0 is one for each core, at most 4 (0 to 64) [default: 0]
+    #[arg(long, env = "SWITCHYARD_MEDIA_THREADS", global = true, value_name = "NUMBER")]
+    #[serde(deserialize_with = "text_or_number")]
+    media_threads: Option<String>,
+
+    /// Endpoints (client connections) that a worker takes; more are refused with 503 (1 to 1000000) [default: 10000]
+    #[arg(long, env = "SWITCHYARD_MAX_ENDPOINTS", global = true, value_name = "NUMBER")]
+    #[serde(deserialize_with = "text_or_number")]
+    max_endpoints: Option<String>,
+
+    /// Packets sent in a second above which a worker takes no more endpoints [default: 2000000]
+    #[arg(long, env = "SWITCHYARD_MAX_PACKETS_PER_SECOND", global = true, value_name = "NUMBER")]
+    #[serde(deserialize_with = "text_or_number")]
+    max_packets_per_second: Option<String>,
+
     /// Ids of the API keys, separated by commas, that may list workers and drain them [default: none]
     #[arg(long, env = "SWITCHYARD_OPERATOR_KEYS", global = true, value_name = "ID,…")]
     operator_keys: Option<String>,
@@ -163,6 +178,10 @@ pub struct Settings {
     pub lease: Duration,
     pub grace: Duration,
     pub drain_timeout: Duration,
+    /// 0: one for each core, at most 4.
+    pub media_threads: usize,
+    pub max_endpoints: usize,
+    pub max_packets_per_second: u64,
     /// Each is one of `api_keys`.
     pub operator_keys: Vec<String>,
     pub log: String,
@@ -327,6 +346,14 @@ impl Settings {
             lease: seconds("lease", source.lease.as_deref(), 3..=300, 6)?,
             grace: seconds("grace", source.grace.as_deref(), 1..=600, 10)?,
             drain_timeout: seconds("drain_timeout", source.drain_timeout.as_deref(), 1..=3600, 60)?,
+            media_threads: number("media_threads", source.media_threads.as_deref(), 0..=64, 0)?,
+            max_endpoints: number("max_endpoints", source.max_endpoints.as_deref(), 1..=1_000_000, 10_000)?,
+            max_packets_per_second: number(
+                "max_packets_per_second",
+                source.max_packets_per_second.as_deref(),
+                1..=1_000_000_000,
+                2_000_000,
+            )?,
             operator_keys,
             log,
             log_format,
@@ -353,6 +380,9 @@ impl Source {
             lease: self.lease.or(file.lease),
             grace: self.grace.or(file.grace),
             drain_timeout: self.drain_timeout.or(file.drain_timeout),
+            media_threads: self.media_threads.or(file.media_threads),
+            max_endpoints: self.max_endpoints.or(file.max_endpoints),
+            max_packets_per_second: self.max_packets_per_second.or(file.max_packets_per_second),
             operator_keys: self.operator_keys.or(file.operator_keys),
             log: self.log.or(file.log),
             log_format: self.log_format.or(file.log_format),
@@ -389,6 +419,19 @@ fn parse_or<T: std::str::FromStr>(
         Some(text) => text.parse().map_err(|_| refuse(setting, format!("{text:?} is not {expected}"))),
         None => Ok(default),
     }
+}
+
+/// A whole number within a range.
+fn number<T: std::str::FromStr + PartialOrd + std::fmt::Display + Copy>(
+    setting: &'static str,
+    text: Option<&str>,
+    range: std::ops::RangeInclusive<T>,
+    default: T,
+) -> Result<T, ConfigError> {
+    let Some(text) = text else { return Ok(default) };
+    text.parse().ok().filter(|number| range.contains(number)).ok_or_else(|| {
+        refuse(setting, format!("{text:?} is not a number from {} to {}", range.start(), range.end()))
+    })
 }
 
 fn seconds(
@@ -466,7 +509,7 @@ mod tests {
     #[test]
     fn each_bad_value_names_its_setting() {
         type Change = fn(&mut Source);
-        let cases: [(&str, Change); 14] = [
+        let cases: [(&str, Change); 17] = [
             ("broker", |s| s.broker = Some("redis://h".into())),
             ("store", |s| s.store = Some("postgres://h".into())),
             ("listen", |s| s.listen = Some("8080".into())),
@@ -479,6 +522,9 @@ mod tests {
             ("worker_id", |s| s.worker_id = Some("wrk_17".into())),
             ("worker_id", |s| s.worker_id = Some(String::new())),
             ("drain_timeout", |s| s.drain_timeout = Some("a while".into())),
+            ("media_threads", |s| s.media_threads = Some("65".into())),
+            ("max_endpoints", |s| s.max_endpoints = Some("0".into())),
+            ("max_packets_per_second", |s| s.max_packets_per_second = Some("many".into())),
             ("operator_keys", |s| s.operator_keys = Some("nobody".into())),
             ("log_format", |s| s.log_format = Some("xml".into())),
         ];

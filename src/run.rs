@@ -194,6 +194,9 @@ async fn start_worker(
     config.media.listen = settings.media;
     config.media.public_addresses = settings.public_addresses.clone();
     config.media.grace = settings.grace;
+    config.media.threads = settings.media_threads;
+    config.media.max_endpoints = settings.max_endpoints;
+    config.media.max_packets_per_second = settings.max_packets_per_second;
     let worker = match Worker::start(config.clone(), broker.clone(), store.clone()).await {
         Err(media_worker::StartError::Media(error))
             if settings.media_port_may_move && error.kind() == std::io::ErrorKind::AddrInUse =>

@@ -1,6 +1,5 @@
 //! Settings of one worker.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use common::model::WorkerId;
@@ -41,13 +40,7 @@ impl Default for WorkerConfig {
     fn default() -> Self {
         Self {
             worker_id: None,
-            media: MediaConfig {
-                listen: SocketAddr::from(([0, 0, 0, 0], 0)),
-                public_addresses: Vec::new(),
-                offer_interval: Duration::from_millis(250),
-                disconnected_after: Duration::from_secs(5),
-                grace: Duration::from_secs(10),
-            },
+            media: MediaConfig::default(),
             lease: Duration::from_secs(6),
             empty_timeout: Some(Duration::from_secs(5 * 60)),
             rejoin_timeout: Duration::from_secs(60),

@@ -80,9 +80,11 @@ pub(crate) fn relist(cause: &'static str) {
 pub(crate) fn media(stats: &MediaStats) {
     gauge!("switchyard_worker_endpoints").set(stats.endpoints as f64);
     gauge!("switchyard_worker_pipelines").set(stats.pipelines as f64);
+    gauge!("switchyard_worker_published_tracks").set(stats.tracks as f64);
     counter!("switchyard_worker_media_packets_total", "direction" => "in").absolute(stats.packets_in);
     counter!("switchyard_worker_media_packets_total", "direction" => "out").absolute(stats.packets_out);
     counter!("switchyard_worker_media_bytes_total", "direction" => "in").absolute(stats.bytes_in);
     counter!("switchyard_worker_media_bytes_total", "direction" => "out").absolute(stats.bytes_out);
+    counter!("switchyard_worker_media_send_calls_total").absolute(stats.send_calls);
     counter!("switchyard_worker_media_drops_total").absolute(stats.drops);
 }

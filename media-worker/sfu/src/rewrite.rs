@@ -44,6 +44,11 @@ impl Rewriter {
         self.restart = true;
     }
 
+    /// Whether the next packet (re)starts the numbering.
+    pub fn is_starting(&self) -> bool {
+        self.restart || self.source.is_none()
+    }
+
     /// The numbers under which a packet goes out, or `None` when it is older than the last (re)start.
     pub fn rewrite(
         &mut self,

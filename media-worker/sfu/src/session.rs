@@ -40,6 +40,8 @@ pub struct Publication {
     muted: bool,
     current_ssrc: Option<u32>,
     previous_ssrc: Option<u32>,
+    /// The newest number of the current source.
+    newest: Option<Sequence>,
     requests: KeyframeRequests,
     subscriptions: Vec<SubscriptionId>,
 }
@@ -74,6 +76,7 @@ impl Session {
             muted: false,
             current_ssrc: None,
             previous_ssrc: None,
+            newest: None,
             requests: KeyframeRequests::default(),
             subscriptions: Vec::new(),
         })
@@ -161,6 +164,7 @@ impl Session {
         };
         if published.muted {
             self.counters.muted += 1;
+            published.note_number(packet);
             return;
         }
         if published.current_ssrc != Some(packet.ssrc) {
@@ -169,7 +173,9 @@ impl Session {
                 return;
             }
             published.previous_ssrc = published.current_ssrc.replace(packet.ssrc);
+            published.newest = None;
         }
+        let is_late = published.note_number(packet);
         self.counters.accepted += 1;
         let codec = published.codec;
         let starts_keyframe = starts_keyframe(codec, packet.payload);
@@ -184,6 +190,12 @@ impl Session {
             }
             if subscription.awaiting_keyframe && !starts_keyframe {
                 self.counters.awaiting_keyframe += 1;
+                continue;
+            }
+            // Between a late packet and the newest one lie some that this subscription never gets: had it started
+            // there, it would see a loss that nobody can repair.
+            if is_late && subscription.rewriter.is_starting() {
+                self.counters.before_start += 1;
                 continue;
             }
             subscription.awaiting_keyframe = false;
@@ -265,6 +277,20 @@ impl Session {
             self.counters.keyframe_requests += 1;
             self.outputs.push_back(Output::RequestKeyframe { publication });
         }
+    }
+}
+
+impl Publication {
+    /// Notes a packet of the current source; returns whether a newer one came before it.
+    fn note_number(&mut self, packet: &Packet<'_>) -> bool {
+        if self.current_ssrc.is_some_and(|ssrc| ssrc != packet.ssrc) {
+            return false;
+        }
+        let is_late = self.newest.is_some_and(|newest| newest.is_newer_than(packet.sequence));
+        if !is_late {
+            self.newest = Some(packet.sequence);
+        }
+        is_late
     }
 }
 

@@ -93,7 +93,7 @@ impl From<MediaError> for Failure {
             MediaError::LimitExceeded(_) => ErrorCode::LimitExceeded,
             MediaError::Forbidden => ErrorCode::Forbidden,
             MediaError::TrackNotFound => ErrorCode::TrackNotFound,
-            MediaError::Unavailable => ErrorCode::Unavailable,
+            MediaError::Unavailable | MediaError::Full(_) => ErrorCode::Unavailable,
         };
         Self::Refused(CommandError::new(code, error.to_string()))
     }

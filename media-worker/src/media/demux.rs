@@ -6,22 +6,30 @@
 use std::collections::HashMap;
 
 use super::pipeline::EndpointKey;
-use super::transport::{self, Kind, Path, stun};
+use super::transport::{self, Kind, Path, ice, stun};
+
+/// Whose a datagram is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    Here(EndpointKey),
+    /// Another shard's.
+    There(usize),
+}
 
 #[derive(Default)]
 pub struct Demux {
-    paths: HashMap<Path, EndpointKey>,
+    paths: HashMap<Path, Owner>,
     fragments: HashMap<String, EndpointKey>,
 }
 
 impl Demux {
-    pub fn bind_path(&mut self, path: Path, endpoint: EndpointKey) {
-        self.paths.insert(path, endpoint);
+    pub fn bind_path(&mut self, path: Path, owner: Owner) {
+        self.paths.insert(path, owner);
     }
 
     /// Forgets a path, unless it belongs to another endpoint by now.
-    pub fn forget_path(&mut self, path: Path, endpoint: EndpointKey) {
-        if self.paths.get(&path) == Some(&endpoint) {
+    pub fn forget_path(&mut self, path: Path, owner: Owner) {
+        if self.paths.get(&path) == Some(&owner) {
             self.paths.remove(&path);
         }
     }
@@ -37,13 +45,19 @@ impl Demux {
     }
 
     /// Whose datagram this is. A check goes by its fragment even on a known path: the client's socket
-    /// may have been given to another connection.
-    pub fn endpoint(&self, path: Path, datagram: &[u8]) -> Option<EndpointKey> {
+    /// may have been given to another connection. The fragment itself says which shard made it.
+    pub fn owner(&self, path: Path, datagram: &[u8]) -> Option<Owner> {
         if transport::kind(datagram) == Kind::Stun {
             let request = stun::Request::parse(datagram)?;
-            return self.fragments.get(request.server_fragment).copied();
+            let here = self.fragments.get(request.server_fragment).copied().map(Owner::Here);
+            return here.or_else(|| ice::shard_of(request.server_fragment).map(Owner::There));
         }
         self.paths.get(&path).copied()
+    }
+
+    /// Whether datagrams on this path belong to a shard already.
+    pub fn is_bound(&self, path: Path, shard: usize) -> bool {
+        self.paths.get(&path) == Some(&Owner::There(shard))
     }
 }
 
@@ -61,21 +75,29 @@ mod tests {
         demux.bind_fragment("known", 3);
         let check =
             |fragment: &str| stun::request(&format!("{fragment}:x"), "secret", true, provider.crypto());
-        assert_eq!(demux.endpoint(path(1), &check("known")), Some(3));
-        assert_eq!(demux.endpoint(path(1), &check("unknown")), None);
+        assert_eq!(demux.owner(path(1), &check("known")), Some(Owner::Here(3)));
+        assert_eq!(demux.owner(path(1), &check("?nknown")), None);
         assert_eq!(
-            demux.endpoint(path(1), &[22, 0, 0]),
+            demux.owner(path(1), &[22, 0, 0]),
             None,
             "a path is bound by its endpoint, not by a datagram"
         );
-        demux.bind_path(path(1), 3);
-        assert_eq!(demux.endpoint(path(1), &[22, 0, 0]), Some(3));
-        assert_eq!(demux.endpoint(path(2), &[22, 0, 0]), None);
-        demux.forget_path(path(1), 4);
-        assert_eq!(demux.endpoint(path(1), &[22, 0, 0]), Some(3), "another endpoint cannot forget it");
-        demux.forget_path(path(1), 3);
+        demux.bind_path(path(1), Owner::Here(3));
+        assert_eq!(demux.owner(path(1), &[22, 0, 0]), Some(Owner::Here(3)));
+        assert_eq!(demux.owner(path(2), &[22, 0, 0]), None);
+        demux.forget_path(path(1), Owner::Here(4));
+        assert_eq!(
+            demux.owner(path(1), &[22, 0, 0]),
+            Some(Owner::Here(3)),
+            "another endpoint cannot forget it"
+        );
+        demux.forget_path(path(1), Owner::Here(3));
         demux.forget_fragment("known");
-        assert_eq!(demux.endpoint(path(1), &[22, 0, 0]), None);
-        assert_eq!(demux.endpoint(path(1), &check("known")), None);
+        assert_eq!(demux.owner(path(1), &[22, 0, 0]), None);
+        assert_eq!(
+            demux.owner(path(1), &check("known")),
+            ice::shard_of("known").map(Owner::There),
+            "perhaps another shard knows it"
+        );
     }
 }

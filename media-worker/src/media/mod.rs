@@ -1,20 +1,23 @@
 //! The media plane as the control plane sees it: a handle, commands in, events out.
 //!
 //! ```text
-//!   control plane (tokio) ──MediaPlane──▶ media thread: one UDP socket, all endpoints, sfu core
-//!                         ◀─MediaEvent───
+//!   control plane (tokio) ──MediaPlane──▶ media thread 0: its UDP socket, its endpoints, sfu core
+//!                         ◀─MediaEvent───      ▲ │ exchange (rooms that span threads)
+//!                                              │ ▼
+//!                                         media thread 1 … : the same UDP port
 //! ```
 //!
-//! The media thread owns its socket and its endpoints outright; nothing on the packet path is shared.
+//! A media thread ("shard") owns its socket and its endpoints outright; nothing on the packet path is shared.
 //! Calls are answered by that thread; dropping a returned future abandons the wait, not the call.
 //!
 //! | module | is |
 //! |---|---|
-//! | `plane` | [`MediaPlane`], the handle |
+//! | `plane`, `directory`, `rate` | [`MediaPlane`], the handle; which endpoint lives on which shard; whether there is room |
 //! | `control` | [`MediaControl`], its calls as a trait: what the control plane sees |
 //! | `thread` | the loop: socket, requests, timers |
-//! | `socket`, `demux` | the one socket; which endpoint a datagram is for |
-//! | `hub`, `pipeline` | all endpoints and pipelines of the thread, and what goes between them |
+//! | `socket`, `demux` | the shard's socket, in batches both ways; whose a datagram is |
+//! | `hub`, `pipeline` | all endpoints and pipelines of the shard, and what goes between them |
+//! | `exchange` | what shards send each other |
 //! | `endpoint` | one client: m-lines, offers and answers, its RTP |
 //! | `negotiation` | revisions, collisions, coalescing of server offers (pure) |
 //! | `sdp`, `codecs` | descriptions, read and written; codecs and header extensions |
@@ -29,11 +32,14 @@
 mod codecs;
 mod control;
 mod demux;
+mod directory;
 mod endpoint;
+mod exchange;
 mod hub;
 mod negotiation;
 mod pipeline;
 mod plane;
+mod rate;
 mod rtp;
 mod sdp;
 mod socket;
@@ -64,6 +70,37 @@ pub struct MediaConfig {
     pub disconnected_after: Duration,
     /// Further silence after which it is closed; an ICE restart within it starts it anew.
     pub grace: Duration,
+    /// Media threads; 0: one for each core, at most [`MAX_DEFAULT_THREADS`]. At most [`MAX_THREADS`].
+    pub threads: usize,
+    /// Endpoints of one room that share a media thread before the room spreads to the next one. A room that
+    /// stays on one thread is cheapest; one that spreads can use more than a core.
+    pub endpoints_together: usize,
+    /// Endpoints of this worker; more are refused with [`MediaError::Full`].
+    pub max_endpoints: usize,
+    /// Packets sent in a second; above it no endpoint is opened ([`MediaError::Full`]), and what is there goes on.
+    pub max_packets_per_second: u64,
+}
+
+/// Media threads by default: more cores are left to everything else on the machine.
+pub const MAX_DEFAULT_THREADS: usize = 4;
+/// Media threads at most.
+pub const MAX_THREADS: usize = 64;
+
+impl Default for MediaConfig {
+    /// Listens on any port of all IPv4 addresses; sizes for a laptop and for a large machine alike.
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0], 0)),
+            public_addresses: Vec::new(),
+            offer_interval: Duration::from_millis(250),
+            disconnected_after: Duration::from_secs(5),
+            grace: Duration::from_secs(10),
+            threads: 0,
+            endpoints_together: 64,
+            max_endpoints: 10_000,
+            max_packets_per_second: 2_000_000,
+        }
+    }
 }
 
 /// A new endpoint, before any SDP.
@@ -104,6 +141,9 @@ pub enum MediaError {
     InvalidCandidate(String),
     #[error("over the limit: {0}")]
     LimitExceeded(&'static str),
+    /// This worker has no room; another one may.
+    #[error("the worker is full: {0}")]
+    Full(&'static str),
     #[error("the endpoint may not publish")]
     Forbidden,
     #[error("no such track")]
@@ -160,11 +200,13 @@ pub enum MediaEvent {
     },
 }
 
-/// Counters since start, for the heartbeat and `/metrics`.
+/// Counters since start and what there is now, for the heartbeat and `/metrics`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MediaStats {
     pub endpoints: u64,
     pub pipelines: u64,
+    /// Published tracks.
+    pub tracks: u64,
     pub packets_in: u64,
     pub packets_out: u64,
     pub bytes_in: u64,
@@ -172,4 +214,19 @@ pub struct MediaStats {
     /// System calls that sent them.
     pub send_calls: u64,
     pub drops: u64,
+}
+
+impl std::ops::AddAssign for MediaStats {
+    /// Sums up shards. A pipeline that spans several is counted by each.
+    fn add_assign(&mut self, other: Self) {
+        self.endpoints += other.endpoints;
+        self.pipelines += other.pipelines;
+        self.tracks += other.tracks;
+        self.packets_in += other.packets_in;
+        self.packets_out += other.packets_out;
+        self.bytes_in += other.bytes_in;
+        self.bytes_out += other.bytes_out;
+        self.send_calls += other.send_calls;
+        self.drops += other.drops;
+    }
 }

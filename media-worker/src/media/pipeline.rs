@@ -1,11 +1,13 @@
 //! One pipeline: what the worker hosts for one session, as the media thread keeps it.
 
+use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;
 
 use common::model::PipelineId;
 use sfu::{Output, Packet, PublicationId, Sequence, Session, SubscriptionId, Timestamp};
 
 use super::endpoint::SourceTrack;
+use super::exchange::{Carried, Origin};
 use super::rtp::history::{History, Kept, PacketNumber};
 
 /// An endpoint's place in the media thread's table.
@@ -19,9 +21,17 @@ pub struct Route {
     pub line: usize,
 }
 
+/// Who publishes a track.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Publisher {
+    Here(EndpointKey),
+    /// An endpoint of another shard; the track is a mirror.
+    There(Origin),
+}
+
 /// A published track and its publisher.
 pub struct Source {
-    pub publisher: EndpointKey,
+    pub publisher: Publisher,
     pub track: SourceTrack,
 }
 
@@ -49,6 +59,13 @@ pub struct Pipeline {
     pub session: Session,
     pub members: Vec<EndpointKey>,
     pub sources: Vec<Source>,
+    /// The other shards with members of this room.
+    pub peers: BTreeSet<usize>,
+    /// What stands here for the tracks of other shards.
+    pub mirrors: HashMap<Origin, PublicationId>,
+    /// Packets for the other shards, and emptied buffers for the next ones.
+    pub crossing: Vec<(PublicationId, Carried)>,
+    pub emptied: Vec<Vec<u8>>,
     /// By the subscription's index; entries of ended subscriptions stay until their place is reused.
     routes: Vec<Option<Route>>,
     /// By the publication's index, with whose packets they are.
@@ -66,6 +83,10 @@ impl Pipeline {
             session: Session::new(),
             members: Vec::new(),
             sources: Vec::new(),
+            peers: BTreeSet::new(),
+            mirrors: HashMap::new(),
+            crossing: Vec::new(),
+            emptied: Vec::new(),
             routes: Vec::new(),
             histories: Vec::new(),
             decisions: Vec::new(),
@@ -77,7 +98,7 @@ impl Pipeline {
     pub fn wanted_by(&self, endpoint: EndpointKey) -> Vec<SourceTrack> {
         self.sources
             .iter()
-            .filter(|source| source.publisher != endpoint)
+            .filter(|source| source.publisher != Publisher::Here(endpoint))
             .map(|source| source.track.clone())
             .collect()
     }
@@ -100,7 +121,7 @@ impl Pipeline {
 
     /// All routes of one publication's live subscriptions are found through the session; this is who
     /// publishes it.
-    pub fn publisher(&self, publication: PublicationId) -> Option<EndpointKey> {
+    pub fn publisher(&self, publication: PublicationId) -> Option<Publisher> {
         self.sources
             .iter()
             .find(|source| source.track.publication == publication)
@@ -112,6 +133,22 @@ impl Pipeline {
         self.decide(None);
         self.session.handle_packet(now, publication, packet);
         self.decide(Some((now, publication, packet)));
+    }
+
+    /// Takes a packet of an endpoint of this shard, for this shard and the others of the room.
+    pub fn handle_own_packet(&mut self, now: Instant, publication: PublicationId, packet: &Packet<'_>) {
+        let accepted = self.session.counters().accepted;
+        self.handle_packet(now, publication, packet);
+        if !self.peers.is_empty() && self.session.counters().accepted != accepted {
+            let buffer = self.emptied.pop().unwrap_or_default();
+            self.crossing.push((publication, Carried::new(packet, buffer)));
+        }
+    }
+
+    /// The tracks that endpoints of this shard publish.
+    pub fn own_tracks(&self) -> Vec<SourceTrack> {
+        let own = |source: &&Source| matches!(source.publisher, Publisher::Here(_));
+        self.sources.iter().filter(own).map(|source| source.track.clone()).collect()
     }
 
     /// Collects what the core decided. Only a packet that someone gets is kept.

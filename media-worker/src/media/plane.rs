@@ -1,6 +1,7 @@
-//! [`MediaPlane`]: the handle through which the rest of the worker reaches the media thread.
+//! [`MediaPlane`]: the handle through which the rest of the worker reaches the media threads.
 //!
-//! Each call becomes one [`Request`] with a reply slot; the media thread is woken, does it and replies.
+//! Each call becomes one [`Request`] with a reply slot; the media thread that the endpoint lives on is woken, does
+//! it and replies.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,7 +11,12 @@ use common::message::{Answer, Candidate, Offer};
 use common::model::{EndpointId, PipelineId, Track, TrackId};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{MediaConfig, MediaError, MediaEvent, MediaStats, Negotiated, OpenEndpoint};
+use super::directory::Directory;
+use super::rate::Rate;
+use super::{
+    MAX_DEFAULT_THREADS, MAX_THREADS, MediaConfig, MediaError, MediaEvent, MediaStats, Negotiated,
+    OpenEndpoint,
+};
 
 /// Requests that wait for the media thread; further callers wait in `await` (backpressure, no loss).
 const REQUEST_QUEUE: usize = 1024;
@@ -34,9 +40,16 @@ pub(super) enum Request {
     InjectFault(EndpointId, Respond<Result<(), MediaError>>),
 }
 
-struct Inner {
+/// The way to one media thread.
+struct Shard {
     requests: mpsc::Sender<Request>,
     waker: Arc<mio::Waker>,
+}
+
+struct Inner {
+    shards: Vec<Shard>,
+    directory: Arc<Directory>,
+    rate: Rate,
     local_addr: SocketAddr,
     announced: Vec<SocketAddr>,
 }
@@ -50,26 +63,41 @@ pub struct MediaPlane {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // The thread sees the closed queue only when it looks.
-        let _ = self.waker.wake();
+        for Shard { requests, waker } in self.shards.drain(..) {
+            // The thread sees the closed queue only when it looks.
+            drop(requests);
+            let _ = waker.wake();
+        }
     }
 }
 
 impl MediaPlane {
-    /// Binds the media socket and starts the media thread.
+    /// Binds the media port and starts the media threads.
     ///
     /// # Errors
-    /// What binding the socket, listing the interfaces or starting the thread answered.
+    /// What binding the sockets, listing the interfaces or starting the threads answered.
     pub fn start(config: MediaConfig) -> io::Result<(MediaPlane, mpsc::Receiver<MediaEvent>)> {
-        let (requests, request_rx) = mpsc::channel(REQUEST_QUEUE);
         let (events, event_rx) = mpsc::channel(EVENT_QUEUE);
-        let started = super::thread::start(config, request_rx, events)?;
-        let inner = Inner {
-            requests,
-            waker: started.waker,
-            local_addr: started.local_addr,
-            announced: started.announced,
+        let threads = match config.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from).min(MAX_DEFAULT_THREADS),
+            threads => threads.min(MAX_THREADS),
         };
+        let directory = Arc::new(Directory::new(threads, config.max_endpoints, config.endpoints_together));
+        let rate = Rate::new(config.max_packets_per_second);
+        let (mut requests, mut ends) = (Vec::new(), Vec::new());
+        for _ in 0..threads {
+            let (sender, receiver) = mpsc::channel(REQUEST_QUEUE);
+            requests.push(sender);
+            ends.push(receiver);
+        }
+        let started = super::thread::start(config, Arc::clone(&directory), rate.counter(), ends, &events)?;
+        let shards = requests
+            .into_iter()
+            .zip(started.wakers)
+            .map(|(requests, waker)| Shard { requests, waker })
+            .collect();
+        let inner =
+            Inner { shards, directory, rate, local_addr: started.local_addr, announced: started.announced };
         Ok((MediaPlane { inner: Arc::new(inner) }, event_rx))
     }
 
@@ -86,9 +114,20 @@ impl MediaPlane {
     /// Makes an endpoint that waits for SDP.
     ///
     /// # Errors
-    /// `LimitExceeded` when the worker is full; `Unavailable`. Idempotent: the same id again is `Ok`.
+    /// `Full` when the worker has no room for it, by number or by packets; `Unavailable`. Idempotent: the same id
+    /// again is `Ok`.
     pub async fn open_endpoint(&self, open: OpenEndpoint) -> Result<(), MediaError> {
-        self.call(|respond| Request::Open(open, respond)).await?
+        let (id, directory) = (open.endpoint_id, &self.inner.directory);
+        if directory.shard_of(id).is_none() && self.inner.rate.is_exceeded() {
+            return Err(MediaError::Full("packets per second"));
+        }
+        let shard = directory.place(id, open.pipeline_id).ok_or(MediaError::Full("endpoints"))?;
+        let opened = self.call(shard, |respond| Request::Open(open, respond)).await;
+        let opened = opened.and_then(|opened| opened);
+        if opened.is_err() {
+            directory.remove(id);
+        }
+        opened
     }
 
     /// Applies a client's offer. A refused offer leaves the endpoint as it was.
@@ -97,7 +136,7 @@ impl MediaPlane {
     /// `EndpointGone`, `OfferCollision` (the server's own offer is outstanding, or the revision is not
     /// the next one), `InvalidSdp`, `LimitExceeded`, `Forbidden`, `Unavailable`.
     pub async fn offer(&self, endpoint_id: EndpointId, offer: Offer) -> Result<Negotiated, MediaError> {
-        self.call(|respond| Request::Offer(endpoint_id, offer, respond)).await?
+        self.call_endpoint(endpoint_id, |respond| Request::Offer(endpoint_id, offer, respond)).await
     }
 
     /// Applies a client's answer to the outstanding server offer.
@@ -106,7 +145,7 @@ impl MediaPlane {
     /// `EndpointGone`, `NoOfferPending` (none outstanding, or another revision), `InvalidSdp`,
     /// `LimitExceeded`, `Unavailable`.
     pub async fn answer(&self, endpoint_id: EndpointId, answer: Answer) -> Result<(), MediaError> {
-        self.call(|respond| Request::Answer(endpoint_id, answer, respond)).await?
+        self.call_endpoint(endpoint_id, |respond| Request::Answer(endpoint_id, answer, respond)).await
     }
 
     /// Takes trickled candidates (RFC 8838); before the first offer they are kept, bounded.
@@ -118,7 +157,7 @@ impl MediaPlane {
         endpoint_id: EndpointId,
         candidates: Vec<Candidate>,
     ) -> Result<(), MediaError> {
-        self.call(|respond| Request::Candidates(endpoint_id, candidates, respond)).await?
+        self.call_endpoint(endpoint_id, |respond| Request::Candidates(endpoint_id, candidates, respond)).await
     }
 
     /// Stops or resumes the forwarding of one published track; setting what is set changes nothing.
@@ -131,7 +170,8 @@ impl MediaPlane {
         track_id: TrackId,
         muted: bool,
     ) -> Result<Track, MediaError> {
-        self.call(|respond| Request::SetMuted(endpoint_id, track_id, muted, respond)).await?
+        self.call_endpoint(endpoint_id, |respond| Request::SetMuted(endpoint_id, track_id, muted, respond))
+            .await
     }
 
     /// Ends an endpoint: sends DTLS close_notify, drops its tracks. No `State` event follows.
@@ -139,13 +179,15 @@ impl MediaPlane {
     /// # Errors
     /// `EndpointGone` when it is not there (any more), `Unavailable`.
     pub async fn close_endpoint(&self, endpoint_id: EndpointId) -> Result<(), MediaError> {
-        self.call(|respond| Request::CloseEndpoint(endpoint_id, respond)).await?
+        self.call_endpoint(endpoint_id, |respond| Request::CloseEndpoint(endpoint_id, respond)).await
     }
 
     /// Ends a pipeline and every endpoint in it, as [`MediaPlane::close_endpoint`] does.
     pub async fn close_pipeline(&self, pipeline_id: PipelineId) {
         // A thread that has ended has closed everything already.
-        let _ = self.call(|respond| Request::ClosePipeline(pipeline_id, respond)).await;
+        for shard in 0..self.inner.shards.len() {
+            let _ = self.call(shard, |respond| Request::ClosePipeline(pipeline_id, respond)).await;
+        }
     }
 
     /// The counters since start.
@@ -153,24 +195,46 @@ impl MediaPlane {
     /// # Errors
     /// `Unavailable`.
     pub async fn stats(&self) -> Result<MediaStats, MediaError> {
-        self.call(Request::Stats).await
+        let mut all = MediaStats::default();
+        for shard in 0..self.inner.shards.len() {
+            all += self.call(shard, Request::Stats).await?;
+        }
+        Ok(MediaStats { pipelines: self.inner.directory.pipelines() as u64, ..all })
     }
 
-    /// Closes everything and ends the media thread. Further calls answer `Unavailable`.
+    /// Closes everything and ends the media threads. Further calls answer `Unavailable`.
     pub async fn shutdown(&self) {
-        let _ = self.call(Request::Shutdown).await;
+        for shard in 0..self.inner.shards.len() {
+            let _ = self.call(shard, Request::Shutdown).await;
+        }
     }
 
     /// Test hook: see [`Request::InjectFault`].
     #[doc(hidden)]
     pub async fn inject_fault(&self, endpoint_id: EndpointId) -> Result<(), MediaError> {
-        self.call(|respond| Request::InjectFault(endpoint_id, respond)).await?
+        self.call_endpoint(endpoint_id, |respond| Request::InjectFault(endpoint_id, respond)).await
     }
 
-    async fn call<T>(&self, request: impl FnOnce(Respond<T>) -> Request) -> Result<T, MediaError> {
+    /// Asks the thread that an endpoint lives on.
+    async fn call_endpoint<T>(
+        &self,
+        endpoint_id: EndpointId,
+        request: impl FnOnce(Respond<Result<T, MediaError>>) -> Request,
+    ) -> Result<T, MediaError> {
+        // Any thread knows that it does not know an endpoint, and whether it still lives.
+        let shard = self.inner.directory.shard_of(endpoint_id).unwrap_or(0);
+        self.call(shard, request).await?
+    }
+
+    async fn call<T>(
+        &self,
+        shard: usize,
+        request: impl FnOnce(Respond<T>) -> Request,
+    ) -> Result<T, MediaError> {
         let (respond, response) = oneshot::channel();
-        self.inner.requests.send(request(respond)).await.map_err(|_| MediaError::Unavailable)?;
-        self.inner.waker.wake().map_err(|_| MediaError::Unavailable)?;
+        let shard = &self.inner.shards[shard];
+        shard.requests.send(request(respond)).await.map_err(|_| MediaError::Unavailable)?;
+        shard.waker.wake().map_err(|_| MediaError::Unavailable)?;
         response.await.map_err(|_| MediaError::Unavailable)
     }
 }

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use media_worker::media::{CloseCause, ConnectionState, MediaConfig};
+use common::model::{EndpointId, ParticipantId, PipelineId};
+use media_worker::media::{CloseCause, ConnectionState, MediaConfig, MediaError, OpenEndpoint};
 use rtc::rtp_transceiver::rtp_sender::RtpCodecKind::{Audio, Video};
 
 use crate::world::{World, config};
@@ -157,4 +158,51 @@ fn closing_tells_the_client_and_nobody_else() {
     world.runtime.block_on(world.plane.close_pipeline(pipeline));
     let stats = world.runtime.block_on(world.plane.stats()).unwrap();
     assert_eq!((stats.endpoints, stats.pipelines), (0, 0));
+}
+
+#[test]
+fn a_full_worker_refuses_and_has_room_again_when_someone_leaves() {
+    let mut world = World::with(MediaConfig { max_endpoints: 2, ..config() });
+    let (ada, _) = (world.open(false), world.open(false));
+    let open = || OpenEndpoint {
+        endpoint_id: EndpointId::new(),
+        pipeline_id: PipelineId::new(),
+        participant_id: ParticipantId::new(),
+        can_publish: true,
+        can_subscribe: true,
+        server_offers: false,
+    };
+    let refused = world.runtime.block_on(world.plane.open_endpoint(open()));
+    assert_eq!(refused, Err(MediaError::Full("endpoints")));
+    let stats = world.runtime.block_on(world.plane.stats()).unwrap();
+    assert_eq!((stats.endpoints, stats.pipelines, stats.tracks), (2, 1, 0));
+    let endpoint = world.clients[ada].endpoint;
+    world.runtime.block_on(world.plane.close_endpoint(endpoint)).unwrap();
+    assert_eq!(world.runtime.block_on(world.plane.open_endpoint(open())), Ok(()));
+}
+
+#[test]
+fn above_its_packets_per_second_a_worker_takes_nobody_more_and_goes_on_with_who_is_there() {
+    let mut world = World::with(MediaConfig { max_packets_per_second: 100, ..config() });
+    let (ada, ben) = (world.join(&[Video]), world.join(&[]));
+    let heard =
+        |world: &World| world.clients[ben].incoming.values().map(|it| it.sequences.len()).sum::<usize>();
+    world.until("the worker is full", |world| {
+        world.clients[ada].send(0, true);
+        let open = OpenEndpoint {
+            endpoint_id: EndpointId::new(),
+            pipeline_id: PipelineId::new(),
+            participant_id: ParticipantId::new(),
+            can_publish: true,
+            can_subscribe: true,
+            server_offers: false,
+        };
+        let opened = world.runtime.block_on(world.plane.open_endpoint(open));
+        opened == Err(MediaError::Full("packets per second"))
+    });
+    let before = heard(&world);
+    world.until("media goes on", |world| {
+        world.clients[ada].send(0, true);
+        heard(world) > before + 10
+    });
 }

@@ -27,7 +27,14 @@ pub fn config() -> MediaConfig {
         offer_interval: Duration::from_millis(250),
         disconnected_after: Duration::from_secs(30),
         grace: Duration::from_secs(30),
+        threads: 1,
+        ..MediaConfig::default()
     }
+}
+
+/// Every endpoint on another of two media threads than the one before: all rooms span both.
+pub fn spread() -> MediaConfig {
+    MediaConfig { threads: 2, endpoints_together: 1, ..config() }
 }
 
 pub struct World {
@@ -41,6 +48,11 @@ pub struct World {
 impl World {
     pub fn new() -> Self {
         Self::with(config())
+    }
+
+    /// A world where rooms live on one media thread, then one where they span two.
+    pub fn in_both_shapes() -> impl Iterator<Item = Self> {
+        [config(), spread()].into_iter().map(Self::with)
     }
 
     pub fn with(config: MediaConfig) -> Self {

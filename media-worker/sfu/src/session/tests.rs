@@ -128,6 +128,30 @@ fn a_replaced_source_continues_and_its_late_packets_are_dropped() {
 }
 
 #[test]
+fn a_subscription_does_not_start_at_a_packet_that_came_late() {
+    let (mut session, now) = (Session::new(), epoch());
+    let camera = session.publish(Codec::Vp8);
+    let viewer = session.subscribe(camera).unwrap();
+    for sequence in [10, 12] {
+        session.handle_packet(now, camera, &key(sequence));
+    }
+    session.activate(now, viewer);
+    session.handle_packet(now, camera, &key(11));
+    assert_eq!(forwarded(&mut session), [], "12 would be missing for ever");
+    session.handle_packet(now, camera, &key(13));
+    session.handle_packet(now, camera, &delta(15));
+    session.handle_packet(now, camera, &delta(14));
+    assert_eq!(forwarded(&mut session), [(viewer, 1), (viewer, 3), (viewer, 2)], "later on it fits in");
+    session.set_muted(now, camera, true);
+    session.handle_packet(now, camera, &key(17));
+    session.set_muted(now, camera, false);
+    session.handle_packet(now, camera, &key(16));
+    assert_eq!(forwarded(&mut session), []);
+    session.handle_packet(now, camera, &key(18));
+    assert_eq!(forwarded(&mut session), [(viewer, 4)]);
+}
+
+#[test]
 fn what_is_removed_gets_nothing_and_old_handles_do_nothing() {
     let (mut session, now) = (Session::new(), epoch());
     let microphone = session.publish(Codec::Opus);

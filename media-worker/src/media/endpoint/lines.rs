@@ -23,6 +23,7 @@ pub struct SourceTrack {
     /// The publisher's extension ids.
     pub extensions: ExtensionIds,
     pub publication: PublicationId,
+    pub muted: bool,
 }
 
 /// One m-line.

@@ -291,7 +291,7 @@ impl Endpoint {
             return;
         }
         match self.streams.handle_packet(now, clear) {
-            Ok(Some((publication, packet))) => pipeline.handle_packet(now, publication, &packet),
+            Ok(Some((publication, packet))) => pipeline.handle_own_packet(now, publication, &packet),
             Ok(None) => {}
             Err(()) => effects.drops += 1,
         }

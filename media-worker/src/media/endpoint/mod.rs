@@ -107,7 +107,8 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    pub fn new(now: Instant, open: &OpenEndpoint, config: &MediaConfig) -> Self {
+    /// `shard`: the media thread that it lives on.
+    pub fn new(now: Instant, open: &OpenEndpoint, config: &MediaConfig, shard: usize) -> Self {
         Self {
             id: open.endpoint_id,
             participant_id: open.participant_id,
@@ -119,7 +120,7 @@ impl Endpoint {
             // RFC 8829, section 5.2.1: below 2^62.
             sdp_id: rand::random::<u64>() >> 2,
             sdp_version: 0,
-            ice: Agent::new(),
+            ice: Agent::new(shard),
             dtls: None,
             fingerprint: None,
             life: Life::New,
@@ -174,6 +175,7 @@ impl Endpoint {
                 codec: receiving.payload.codec,
                 extensions: receiving.extensions,
                 publication: published.publication,
+                muted: published.track.muted,
             })
         };
         self.lines.iter().filter_map(source).collect()

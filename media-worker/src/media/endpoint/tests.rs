@@ -37,10 +37,11 @@ impl Bench {
             offer_interval: Duration::from_millis(250),
             disconnected_after: Duration::from_secs(5),
             grace: Duration::from_secs(5),
+            ..MediaConfig::default()
         };
         let identity = Identity::generate().unwrap();
         Self {
-            endpoint: Endpoint::new(now, &open, &config),
+            endpoint: Endpoint::new(now, &open, &config, 0),
             pipeline: Pipeline::new(PipelineId::new()),
             identity,
             now,
@@ -71,6 +72,7 @@ impl Bench {
             codec: sfu::Codec::Vp8,
             extensions: sfu::ExtensionIds::default(),
             publication: self.pipeline.session.publish(sfu::Codec::Vp8),
+            muted: false,
         };
         self.endpoint.negotiation.want_offer();
         let host = Host { identity: &self.identity, announced: &[] };

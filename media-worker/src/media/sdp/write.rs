@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn what_is_written_can_be_read() {
-        let credentials = Credentials::generate();
+        let credentials = Credentials::generate(0);
         let fingerprint = vec!["AB"; 32].join(":");
         let session = Session {
             id: 7,

@@ -71,11 +71,11 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Binds where `listen` says.
+    /// Binds where `listen` says. `shares`: with other sockets of this process.
     ///
     /// # Errors
     /// What the system answered.
-    pub fn bind(listen: SocketAddr) -> io::Result<Self> {
+    fn bind(listen: SocketAddr, shares: bool) -> io::Result<Self> {
         let raw = RawSocket::new(Domain::for_address(listen), Type::DGRAM, Some(Protocol::UDP))?;
         // Best effort: a container's limits may forbid it, and the default works, with less slack.
         let _ = raw.set_recv_buffer_size(BUFFER);
@@ -84,6 +84,8 @@ impl Socket {
             raw.set_only_v6(false)?;
         }
         raw.set_nonblocking(true)?;
+        #[cfg(unix)]
+        raw.set_reuse_port(shares)?;
         raw.bind(&listen.into())?;
         let socket = UdpSocket::from_std(raw.into());
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
@@ -136,6 +138,22 @@ impl Socket {
         }
         true
     }
+}
+
+/// Binds `count` sockets to one port; the system spreads what arrives over them, by the client's address.
+///
+/// # Errors
+/// What the system answered, also when anybody else has the port.
+pub fn bind_all(listen: SocketAddr, count: usize) -> io::Result<Vec<Socket>> {
+    let alone = Socket::bind(listen, false)?;
+    if count < 2 {
+        return Ok(vec![alone]);
+    }
+    // Sockets that share a port would silently share it with another worker too; the one that does not has
+    // just shown that nobody else is there.
+    let listen = alone.local_addr()?;
+    drop(alone);
+    (0..count).map(|_| Socket::bind(listen, true)).collect()
 }
 
 /// The addresses to announce: the configured ones, else the listen address, else those of the

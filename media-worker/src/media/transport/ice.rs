@@ -20,14 +20,24 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// New random credentials: 48 bits to name, 192 bits to authenticate.
-    pub fn generate() -> Self {
-        Self { fragment: token(8), password: token(32) }
+    /// New random credentials: 42 bits to name, 192 bits to authenticate. The fragment's first character
+    /// tells which shard made it, so that a client's first check finds its way.
+    pub fn generate(shard: usize) -> Self {
+        let mut fragment = String::from(char::from(ALPHABET[shard % ALPHABET.len()]));
+        fragment.push_str(&token(7));
+        Self { fragment, password: token(32) }
     }
 }
 
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// The shard that made a fragment; `None` when none did.
+pub fn shard_of(fragment: &str) -> Option<usize> {
+    let first = *fragment.as_bytes().first()?;
+    ALPHABET.iter().position(|character| *character == first)
+}
+
 fn token(length: usize) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut rng = rand::rng();
     (0..length).map(|_| char::from(ALPHABET[rng.random_range(0..64)])).collect()
 }
@@ -52,6 +62,7 @@ pub struct Checked {
 /// The ICE state of one endpoint.
 #[derive(Debug)]
 pub struct Agent {
+    shard: usize,
     local: Credentials,
     /// Still valid during a restart.
     previous: Option<Credentials>,
@@ -61,9 +72,10 @@ pub struct Agent {
 }
 
 impl Agent {
-    pub fn new() -> Self {
+    pub fn new(shard: usize) -> Self {
         Self {
-            local: Credentials::generate(),
+            shard,
+            local: Credentials::generate(shard),
             previous: None,
             remote: None,
             paths: Vec::new(),
@@ -98,7 +110,7 @@ impl Agent {
             return Restart::No;
         }
         self.remote = Some(remote);
-        let local = std::mem::replace(&mut self.local, Credentials::generate());
+        let local = std::mem::replace(&mut self.local, Credentials::generate(self.shard));
         let retired = self.previous.replace(local);
         Restart::Yes { retired: retired.map(|credentials| credentials.fragment) }
     }
@@ -186,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_path_is_bound_by_an_authentic_check_only() {
-        let mut agent = Agent::new();
+        let mut agent = Agent::new(0);
         let local = agent.local().clone();
         agent.set_remote(client("abcd"));
         let guess = Credentials { password: "guess".into(), ..local.clone() };
@@ -199,8 +211,16 @@ mod tests {
     }
 
     #[test]
+    fn a_fragment_tells_its_shard() {
+        for shard in 0..64 {
+            assert_eq!(shard_of(&Credentials::generate(shard).fragment), Some(shard));
+        }
+        assert_eq!((shard_of(""), shard_of("é")), (None, None));
+    }
+
+    #[test]
     fn media_follows_the_client_s_nomination() {
-        let mut agent = Agent::new();
+        let mut agent = Agent::new(0);
         let local = agent.local().clone();
         agent.set_remote(client("abcd"));
         check(&mut agent, path(1), &local, "abcd", true).unwrap();
@@ -212,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_restart_keeps_the_old_path_until_the_new_one_is_nominated() {
-        let mut agent = Agent::new();
+        let mut agent = Agent::new(0);
         let old = agent.local().clone();
         agent.set_remote(client("abcd"));
         check(&mut agent, path(1), &old, "abcd", true).unwrap();
@@ -230,7 +250,7 @@ mod tests {
 
     #[test]
     fn paths_are_bounded_and_the_selected_one_is_kept() {
-        let mut agent = Agent::new();
+        let mut agent = Agent::new(0);
         let local = agent.local().clone();
         agent.set_remote(client("abcd"));
         for port in 1..=100 {

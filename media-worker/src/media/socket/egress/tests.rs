@@ -2,10 +2,10 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use super::*;
-use crate::media::socket::Socket;
+use crate::media::socket::bind_all;
 
 fn egress() -> Egress {
-    Egress::new(Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap().shared())
+    Egress::new(bind_all("127.0.0.1:0".parse().unwrap(), 1).unwrap()[0].shared())
 }
 
 fn receiver() -> (UdpSocket, Path) {

@@ -1,34 +1,40 @@
-//! All endpoints and pipelines of one media thread: carries requests, datagrams and timers to them and
+//! All endpoints and pipelines of one media thread ("shard"): carries requests, datagrams and timers to them and
 //! what they want back to the socket and the control plane.
 //!
 //! Every call into an endpoint is fenced: a panic ends that endpoint and nothing else.
+
+mod spanning;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Instant;
 
 use common::message::{Answer, Candidate, Offer};
 use common::model::{EndpointId, PipelineId, Track, TrackId};
+use sfu::PublicationId;
 use tokio::sync::mpsc;
 
-use super::demux::Demux;
+use super::demux::{Demux, Owner};
+use super::directory::Directory;
 use super::endpoint::offer::Host;
 use super::endpoint::{Effects, Endpoint, Received, SourceTrack};
-use super::pipeline::{Decision, EndpointKey, Pipeline, Route, Source};
+use super::exchange::{Exchange, Media, Origin, Told};
+use super::pipeline::{Decision, EndpointKey, Pipeline, Publisher, Route, Source};
 use super::plane::Request;
 use super::socket::egress::Egress;
-use super::transport::Path;
 use super::transport::dtls::Identity;
+use super::transport::{self, Kind, Path};
 use super::{
     CloseCause, ConnectionState, MediaConfig, MediaError, MediaEvent, MediaStats, Negotiated, OpenEndpoint,
 };
 
-/// Endpoints of one media thread.
-const MAX_ENDPOINTS: usize = 10_000;
 /// Events that the control plane has not taken; with more, no endpoint is opened.
 const MAX_BACKLOG: usize = 65_536;
+/// DTLS records that wait; what comes on top is lost and sent again by the client.
+const MAX_HANDSHAKES: usize = 1024;
 
 type PipelineKey = usize;
 
@@ -51,7 +57,9 @@ struct Hosted {
 }
 
 pub struct Hub {
-    config: MediaConfig,
+    config: Arc<MediaConfig>,
+    directory: Arc<Directory>,
+    exchange: Exchange,
     identity: Identity,
     announced: Vec<SocketAddr>,
     members: Vec<Option<Box<Member>>>,
@@ -67,14 +75,20 @@ pub struct Hub {
     egress: Egress,
     /// Endpoints with packets to send.
     dirty: Vec<EndpointKey>,
+    /// DTLS records that wait for their slice of time.
+    handshakes: VecDeque<(EndpointKey, Path, Vec<u8>)>,
     /// Empty; kept for its memory.
     spare_effects: Effects,
+    /// The same for what is touched while those are in use.
+    spare_touch: Effects,
     stats: MediaStats,
 }
 
 impl Hub {
     pub fn new(
-        config: MediaConfig,
+        config: Arc<MediaConfig>,
+        directory: Arc<Directory>,
+        exchange: Exchange,
         identity: Identity,
         announced: Vec<SocketAddr>,
         egress: Egress,
@@ -82,6 +96,8 @@ impl Hub {
     ) -> Self {
         Self {
             config,
+            directory,
+            exchange,
             identity,
             announced,
             members: Vec::new(),
@@ -96,7 +112,9 @@ impl Hub {
             backlog: VecDeque::new(),
             egress,
             dirty: Vec::new(),
+            handshakes: VecDeque::new(),
             spare_effects: Effects::default(),
+            spare_touch: Effects::default(),
             stats: MediaStats::default(),
         }
     }
@@ -136,10 +154,16 @@ impl Hub {
         MediaStats {
             endpoints: self.by_id.len() as u64,
             pipelines: self.pipeline_by_id.len() as u64,
+            tracks: self
+                .pipelines
+                .iter()
+                .flatten()
+                .map(|hosted| hosted.pipeline.own_tracks().len() as u64)
+                .sum(),
             packets_out: sent.packets,
             bytes_out: sent.bytes,
             send_calls: sent.calls,
-            drops: self.stats.drops + sent.drops + forwarding,
+            drops: self.stats.drops + sent.drops + self.exchange.drops() + forwarding,
             ..self.stats
         }
     }
@@ -148,14 +172,11 @@ impl Hub {
         if self.by_id.contains_key(&open.endpoint_id) {
             return Ok(());
         }
-        if self.by_id.len() >= MAX_ENDPOINTS {
-            return Err(MediaError::LimitExceeded("endpoints"));
-        }
         if self.backlog.len() >= MAX_BACKLOG {
-            return Err(MediaError::LimitExceeded("undelivered events"));
+            return Err(MediaError::Full("undelivered events"));
         }
         let pipeline = self.pipeline(open.pipeline_id);
-        let endpoint = Endpoint::new(now, open, &self.config);
+        let endpoint = Endpoint::new(now, open, &self.config, self.exchange.shard());
         let key = self.free_members.pop().unwrap_or_else(|| {
             self.members.push(None);
             self.members.len() - 1
@@ -182,6 +203,8 @@ impl Hub {
         });
         self.pipelines[key] = Some(Hosted { pipeline: Pipeline::new(id), scheduled: None });
         self.pipeline_by_id.insert(id, key);
+        let shard = self.exchange.shard();
+        self.exchange.tell_all(&Told::Hosts { pipeline: id, shard, asks: true });
         key
     }
 
@@ -238,26 +261,31 @@ impl Hub {
         let publications = |tracks: &mut dyn Iterator<Item = &SourceTrack>| {
             tracks.map(|track| track.publication).collect::<Vec<_>>()
         };
-        let own = |source: &&Source| source.publisher == publisher;
+        let own = |source: &&Source| source.publisher == Publisher::Here(publisher);
         let before = publications(&mut sources.iter().filter(own).map(|source| &source.track));
         let after = publications(&mut tracks.iter());
-        sources.retain(|source| source.publisher != publisher);
-        sources.extend(tracks.into_iter().map(|track| Source { publisher, track }));
+        sources.retain(|source| source.publisher != Publisher::Here(publisher));
+        sources
+            .extend(tracks.into_iter().map(|track| Source { publisher: Publisher::Here(publisher), track }));
         if before == after {
             return;
         }
+        for gone in before.iter().filter(|publication| !after.contains(publication)) {
+            hosted.pipeline.forget(*gone);
+        }
         let others: Vec<_> =
             hosted.pipeline.members.iter().copied().filter(|key| *key != publisher).collect();
+        self.tell_sources(pipeline);
         for key in others {
             self.want_offer(now, key);
         }
     }
 
-    /// Notes that an endpoint may have something to be offered, and offers when that is due.
+    /// Notes that an endpoint may have something to be offered. The offer itself is made in its own slice of time:
+    /// two hundred subscribers of a new track are two hundred descriptions.
     fn want_offer(&mut self, now: Instant, key: EndpointKey) {
         if let Some(member) = &mut self.members[key] {
             member.endpoint.negotiation().want_offer();
-            self.offer_if_due(now, key);
             self.schedule_endpoint(now, key);
         }
     }
@@ -303,9 +331,21 @@ impl Hub {
         track: TrackId,
         muted: bool,
     ) -> Result<Track, MediaError> {
-        self.fenced(now, id, |endpoint, pipeline, _, _| {
-            endpoint.set_muted(now, track, muted, &mut pipeline.session)
-        })
+        let result = self.fenced(now, id, |endpoint, pipeline, _, _| {
+            let changed = endpoint.set_muted(now, track, muted, &mut pipeline.session)?;
+            let source = pipeline.sources.iter_mut().find(|source| source.track.track_id == track);
+            let publication = source.map(|source| {
+                source.track.muted = muted;
+                source.track.publication
+            });
+            Ok((changed, pipeline.id, publication))
+        });
+        let (changed, pipeline, publication) = result?;
+        if let Some(publication) = publication {
+            let origin = Origin { pipeline, shard: self.exchange.shard(), publication };
+            self.exchange.tell_all(&Told::Muted { origin, muted });
+        }
+        Ok(changed)
     }
 
     fn close_endpoint(&mut self, now: Instant, id: EndpointId) -> Result<(), MediaError> {
@@ -339,9 +379,12 @@ impl Hub {
         for fragment in endpoint.fragments() {
             self.demux.forget_fragment(fragment);
         }
-        for path in endpoint.paths() {
-            self.demux.forget_path(*path, key);
+        for path in endpoint.paths().to_vec() {
+            self.demux.forget_path(path, Owner::Here(key));
+            self.tell_forgotten(path);
         }
+        let endpoint = &mut member.endpoint;
+        self.directory.remove(endpoint.id);
         if farewell {
             let mut effects = Effects::default();
             let closed = catch_unwind(AssertUnwindSafe(|| endpoint.close(now, &mut effects)));
@@ -354,7 +397,8 @@ impl Hub {
         for (subscription, _) in endpoint.subscriptions() {
             hosted.pipeline.session.unsubscribe(subscription);
         }
-        let sources = hosted.pipeline.sources.iter().filter(|source| source.publisher == key);
+        let own = Publisher::Here(key);
+        let sources = hosted.pipeline.sources.iter().filter(|source| source.publisher == own);
         for publication in sources.map(|source| source.track.publication).collect::<Vec<_>>() {
             hosted.pipeline.session.unpublish(publication);
             hosted.pipeline.forget(publication);
@@ -367,6 +411,8 @@ impl Hub {
             self.pipeline_by_id.remove(&id);
             self.pipelines[pipeline] = None;
             self.free_pipelines.push(pipeline);
+            let shard = self.exchange.shard();
+            self.exchange.tell_all(&Told::Left { pipeline: id, shard });
         } else {
             self.set_sources(now, key, pipeline, Vec::new());
         }
@@ -376,10 +422,49 @@ impl Hub {
     pub fn handle_datagram(&mut self, now: Instant, path: Path, datagram: &mut [u8]) {
         self.stats.packets_in += 1;
         self.stats.bytes_in += datagram.len() as u64;
-        let Some(key) = self.demux.endpoint(path, datagram) else {
-            self.stats.drops += 1;
-            return;
+        self.take_datagram(now, path, datagram, false);
+    }
+
+    /// `is_handed_over`: another shard found that it is for this one.
+    fn take_datagram(&mut self, now: Instant, path: Path, datagram: &mut [u8], is_handed_over: bool) {
+        let key = match self.demux.owner(path, datagram) {
+            Some(Owner::Here(key)) => key,
+            Some(Owner::There(shard)) if !is_handed_over && self.exchange.knows(shard) => {
+                let is_known = self.demux.is_bound(path, shard);
+                self.exchange.hand_over(shard, path, datagram, is_known);
+                return;
+            }
+            _ => {
+                self.stats.drops += 1;
+                return;
+            }
         };
+        if transport::kind(datagram) != Kind::Dtls {
+            self.hand_in(now, key, path, datagram);
+        } else if self.handshakes.len() < MAX_HANDSHAKES {
+            // A flight of a handshake costs as much as hundreds of packets.
+            self.handshakes.push_back((key, path, datagram.to_vec()));
+        } else {
+            self.stats.drops += 1;
+        }
+    }
+
+    /// Handles DTLS records that wait, one at least and then as many as fit before `until`. Returns whether
+    /// some are left.
+    pub fn handle_handshakes(&mut self, now: Instant, until: Instant) -> bool {
+        while let Some((key, path, mut datagram)) = self.handshakes.pop_front() {
+            // The endpoint may have ended, and its place may be another's by now.
+            if self.demux.owner(path, &datagram) == Some(Owner::Here(key)) {
+                self.hand_in(now, key, path, &mut datagram);
+            }
+            if Instant::now() >= until {
+                break;
+            }
+        }
+        !self.handshakes.is_empty()
+    }
+
+    fn hand_in(&mut self, now: Instant, key: EndpointKey, path: Path, datagram: &mut [u8]) {
         let Some(id) = self.members[key].as_ref().map(|member| member.endpoint.id) else { return };
         let _: Result<(), _> = self.fenced(now, id, |endpoint, pipeline, host, effects| {
             endpoint.handle_datagram(now, path, datagram, host.identity, pipeline, effects);
@@ -430,10 +515,12 @@ impl Hub {
             self.dirty.push(key);
         }
         for path in effects.forgotten.drain(..) {
-            self.demux.forget_path(path, key);
+            self.demux.forget_path(path, Owner::Here(key));
+            self.tell_forgotten(path);
         }
         for path in effects.bound.drain(..) {
-            self.demux.bind_path(path, key);
+            self.demux.bind_path(path, Owner::Here(key));
+            self.tell_bound(path);
         }
         for fragment in effects.retired.drain(..) {
             self.demux.forget_fragment(&fragment);
@@ -441,6 +528,7 @@ impl Hub {
         for received in effects.received.drain(..) {
             self.forward(now, pipeline, received);
         }
+        self.cross(pipeline);
         self.carry_out_decisions(now, pipeline);
         for state in effects.states.drain(..) {
             let Some(member) = &self.members[key] else { break };
@@ -451,7 +539,7 @@ impl Hub {
             self.emit(MediaEvent::State { endpoint_id, state });
         }
         self.schedule_endpoint(now, key);
-        self.schedule_pipeline(now, pipeline);
+        self.schedule_pipeline(pipeline);
     }
 
     fn forward(&mut self, now: Instant, key: PipelineKey, received: Received) {
@@ -461,12 +549,44 @@ impl Hub {
                 hosted.pipeline.session.handle_keyframe_request(now, subscription);
             }
             Received::SenderReport { publication, ntp, rtp } => {
-                for route in hosted.pipeline.routes_of(publication).collect::<Vec<_>>() {
-                    self.touch(now, route.endpoint, |endpoint, effects| {
-                        endpoint.send_report(route.line, ntp, rtp, effects);
-                    });
+                let origin =
+                    Origin { pipeline: hosted.pipeline.id, shard: self.exchange.shard(), publication };
+                for peer in &hosted.pipeline.peers {
+                    self.exchange.send(*peer, Media::Report { origin, ntp, rtp });
                 }
+                self.send_reports(now, key, publication, ntp, rtp);
             }
+        }
+    }
+
+    /// Passes a publisher's report on to the subscribers of this shard.
+    fn send_reports(
+        &mut self,
+        now: Instant,
+        key: PipelineKey,
+        publication: PublicationId,
+        ntp: u64,
+        rtp: u32,
+    ) {
+        let Some(hosted) = &self.pipelines[key] else { return };
+        for route in hosted.pipeline.routes_of(publication).collect::<Vec<_>>() {
+            self.touch(now, route.endpoint, |endpoint, effects| {
+                endpoint.send_report(route.line, ntp, rtp, effects);
+            });
+        }
+    }
+
+    /// Asks whoever publishes a track for a keyframe.
+    fn request_keyframe(&mut self, now: Instant, key: PipelineKey, publication: PublicationId) {
+        let Some(hosted) = &self.pipelines[key] else { return };
+        match hosted.pipeline.publisher(publication) {
+            Some(Publisher::Here(publisher)) => self.touch(now, publisher, |endpoint, effects| {
+                endpoint.request_keyframe(publication, effects);
+            }),
+            Some(Publisher::There(origin)) => {
+                self.exchange.send(origin.shard, Media::RequestKeyframe { origin });
+            }
+            None => {}
         }
     }
 
@@ -485,16 +605,7 @@ impl Hub {
                         self.dirty.push(endpoint);
                     }
                 }
-                Decision::RequestKeyframe { publication } => {
-                    let publisher = self.pipelines[key]
-                        .as_ref()
-                        .and_then(|hosted| hosted.pipeline.publisher(publication));
-                    if let Some(publisher) = publisher {
-                        self.touch(now, publisher, |endpoint, effects| {
-                            endpoint.request_keyframe(publication, effects);
-                        });
-                    }
-                }
+                Decision::RequestKeyframe { publication } => self.request_keyframe(now, key, publication),
             }
         }
         if let Some(hosted) = &mut self.pipelines[key] {
@@ -518,6 +629,7 @@ impl Hub {
         }
         self.dirty = dirty;
         self.egress.flush();
+        self.exchange.wake();
     }
 
     fn egress_all(&mut self, effects: &mut Effects) {
@@ -530,21 +642,26 @@ impl Hub {
     /// Lets an endpoint send something; it can have no other effect than transmits and drops.
     fn touch(&mut self, now: Instant, key: EndpointKey, call: impl FnOnce(&mut Endpoint, &mut Effects)) {
         let Some(member) = self.members.get_mut(key).and_then(Option::as_mut) else { return };
-        let mut effects = std::mem::take(&mut self.spare_effects);
+        let mut effects = std::mem::take(&mut self.spare_touch);
         let result = catch_unwind(AssertUnwindSafe(|| call(&mut member.endpoint, &mut effects)));
         self.stats.drops += std::mem::take(&mut effects.drops);
         self.egress_all(&mut effects);
-        self.spare_effects = effects;
+        self.spare_touch = effects;
         if result.is_err() {
             self.fault(now, key);
         }
     }
 
-    /// Does everything that is due.
-    pub fn handle_timeouts(&mut self, now: Instant) {
+    /// Does what is due, one thing at least and then as much as fits before `until`. Returns whether
+    /// something is left.
+    pub fn handle_timeouts(&mut self, now: Instant, until: Instant) -> bool {
+        let mut is_first = true;
         while let Some(Reverse((due, timer))) = self.timers.peek().copied() {
             if due > now {
                 break;
+            }
+            if !std::mem::replace(&mut is_first, false) && Instant::now() >= until {
+                return true;
             }
             self.timers.pop();
             match timer {
@@ -570,10 +687,16 @@ impl Hub {
                     hosted.scheduled = None;
                     hosted.pipeline.session.handle_timeout(now);
                     self.carry_out_decisions(now, key);
-                    self.schedule_pipeline(now, key);
+                    self.schedule_pipeline(key);
                 }
             }
         }
+        false
+    }
+
+    /// Packets sent since the beginning.
+    pub fn packets_out(&self) -> u64 {
+        self.egress.sent().packets
     }
 
     /// When there is something to do without being asked.
@@ -591,7 +714,7 @@ impl Hub {
         );
     }
 
-    fn schedule_pipeline(&mut self, _now: Instant, key: PipelineKey) {
+    fn schedule_pipeline(&mut self, key: PipelineKey) {
         let Some(hosted) = self.pipelines.get_mut(key).and_then(Option::as_mut) else { return };
         let due = hosted.pipeline.session.poll_timeout();
         schedule(&mut self.timers, &mut hosted.scheduled, due, Timer::Pipeline(key));
