@@ -136,7 +136,8 @@ async fn a_second_signal_ends_a_draining_worker_at_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_operator_drains_a_worker_by_request_and_its_process_ends() {
-    let operator = ["--operator-keys", support::deployment::KEY_ID];
+    // The old connection vanishes without a word: a short grace time, so that its worker need not wait long for it.
+    let operator = ["--operator-keys", support::deployment::KEY_ID, "--grace", "1"];
     let mut deployment = Deployment::start_with(Shape::Cluster { apis: 1, workers: 2 }, &operator).await;
     let room = deployment.room().await;
     let mut mover = Mover::join(&room, "someone").await;
