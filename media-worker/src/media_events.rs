@@ -4,6 +4,7 @@
 //! stored is done in the participant's lane.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use common::message::{EventBody, LeaveReason};
 use common::model::{Cause, EndpointState, TrackId};
@@ -78,6 +79,9 @@ fn handle(context: &Arc<Context>, event: MediaEvent) {
             tell(EventBody::Candidates { endpoint_id, candidates });
         }
         MediaEvent::State { endpoint_id, state } => {
+            if state == ConnectionState::Connected {
+                endpoint.connected_once.store(true, Ordering::Relaxed);
+            }
             tell(EventBody::EndpointState { endpoint_id, state: stored_state(state), reason: None });
             tracing::info!(
                 session_id = %endpoint.session_id, participant_id = %endpoint.participant_id, %endpoint_id, ?state,

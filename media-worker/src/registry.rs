@@ -2,6 +2,7 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use common::message::{CommandError, EventBody, ReplyBody, Target};
@@ -34,9 +35,15 @@ pub(crate) struct LiveEndpoint {
     pub memory: tokio::sync::Mutex<Memory>,
     /// Events for its own client, kept back until its join is stored; `None` from then on.
     pub held_back: Mutex<Option<Vec<EventBody>>>,
+    /// Its connection was up at some time.
+    pub connected_once: AtomicBool,
 }
 
 impl LiveEndpoint {
+    pub fn was_connected(&self) -> bool {
+        self.connected_once.load(Ordering::Relaxed)
+    }
+
     /// Where events for its client go.
     pub fn own_queue(&self) -> To {
         To::Participant(self.participant_id, self.id)
@@ -251,6 +258,7 @@ mod tests {
             joined_by: CommandId::new(),
             memory: tokio::sync::Mutex::default(),
             held_back: Mutex::default(),
+            connected_once: AtomicBool::default(),
         })
     }
 

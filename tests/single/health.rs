@@ -43,3 +43,14 @@ fn silence_and_bad_answers_are_told_apart() {
     assert_eq!(done.status.code(), Some(69), "{done:?}");
     assert!(done.stderr.contains("503"), "{done:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_part_that_hangs_is_not_passed_over() {
+    let deployment = Deployment::start(Shape::Embedded).await;
+    let serving: SocketAddr = deployment.urls()[0].trim_start_matches("http://").parse().unwrap();
+    // The system takes the connection, and nobody ever reads from it.
+    let hanging = TcpListener::bind("127.0.0.1:0").unwrap();
+    let done = ask(&[hanging.local_addr().unwrap(), serving]);
+    assert_eq!(done.status.code(), Some(69), "{done:?}");
+    assert!(done.stderr.contains("does not answer"), "{done:?}");
+}

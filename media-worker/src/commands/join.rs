@@ -10,6 +10,7 @@
 //! The one stored write comes last, so a join that is refused half-way leaves nothing behind: the endpoint is
 //! closed, and whoever was there before under the same participant id still is.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -172,6 +173,7 @@ async fn admit(
         joined_by: join.command_id,
         memory: tokio::sync::Mutex::default(),
         held_back: Mutex::new(Some(Vec::new())),
+        connected_once: AtomicBool::new(false),
     });
     // Held until the join is stored: what the connection reports meanwhile waits for that.
     let mut memory = live.memory.lock().await;

@@ -25,8 +25,9 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use tokio_util::sync::CancellationToken;
 
-use self::plan::{Hosted, Spread, Step};
+use self::plan::{Hosted, Live, Spread, Step};
 use crate::context::Context;
+use crate::registry::LiveEndpoint;
 use crate::report::To;
 use crate::sync::{forget, tell_if_replaced};
 use crate::timeline;
@@ -88,6 +89,12 @@ impl Drain {
     }
 }
 
+impl LiveEndpoint {
+    fn as_live(&self) -> Live {
+        Live { endpoint: self.id, participant: self.participant_id, was_connected: self.was_connected() }
+    }
+}
+
 /// Waits to be asked, and then moves everything away.
 pub(crate) async fn run(context: Arc<Context>) {
     let drain = &context.drain;
@@ -141,7 +148,7 @@ async fn look(context: &Context, spread: &mut Option<Spread>) -> StoreResult<usi
             let hosted = Hosted {
                 session,
                 pipeline,
-                live: live.iter().map(|endpoint| (endpoint.id, endpoint.participant_id)).collect(),
+                live: live.iter().map(|endpoint| endpoint.as_live()).collect(),
                 announced: context.drain.is_announced(session.id),
             };
             let step = plan::step(&hosted, |endpoints| spread.choose(&workers, endpoints, now));

@@ -1,6 +1,6 @@
 //! What a draining worker does next about each session that it still hosts: pure decisions.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use common::model::{EndpointId, ParticipantId, Pipeline, Session, Worker, WorkerId};
 use common::time::UnixMillis;
@@ -11,9 +11,18 @@ pub(crate) struct Hosted<'a> {
     /// The one on the draining worker.
     pub pipeline: &'a Pipeline,
     /// The endpoints that run on it.
-    pub live: Vec<(EndpointId, ParticipantId)>,
+    pub live: Vec<Live>,
     /// The clients have been asked to move since the session left.
     pub announced: bool,
+}
+
+/// One endpoint that runs on the draining worker.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Live {
+    pub endpoint: EndpointId,
+    pub participant: ParticipantId,
+    /// It has carried media at some time.
+    pub was_connected: bool,
 }
 
 /// What to do about one session now.
@@ -51,9 +60,20 @@ pub(crate) fn step(hosted: &Hosted<'_>, choose: impl FnOnce(usize) -> Option<Wor
     if !hosted.announced {
         return Step::Announce;
     }
-    let present: HashSet<ParticipantId> = session.participants.iter().map(|entry| entry.id).collect();
-    let gone = hosted.live.iter().filter(|(_, participant)| !present.contains(participant));
-    Step::Keep { close: gone.map(|(endpoint, _)| *endpoint).collect() }
+    let gone = hosted.live.iter().filter(|live| is_nobodys(live, session));
+    Step::Keep { close: gone.map(|live| live.endpoint).collect() }
+}
+
+/// Whether nobody uses the endpoint and nobody will: its participant has left, or has moved before this one ever carried
+/// anything (a client that gives up a connection half-way has no way to say so).
+fn is_nobodys(live: &Live, session: &Session) -> bool {
+    match session.participant(live.participant) {
+        None => true,
+        Some(entry) => {
+            let moved = entry.endpoint.as_ref().is_some_and(|current| current.id != live.endpoint);
+            moved && !live.was_connected
+        }
+    }
 }
 
 /// Spreads sessions over the ready workers: each goes to the one with the lowest memory use, counting what this drain
@@ -117,13 +137,17 @@ mod tests {
         }
     }
 
+    fn live_of(endpoint: EndpointId, participant: ParticipantId) -> Live {
+        Live { endpoint, participant, was_connected: true }
+    }
+
     /// A session on `here` with so many participants, each with a live endpoint.
-    fn hosted_on(here: WorkerId, participants: usize) -> (Session, Vec<(EndpointId, ParticipantId)>) {
+    fn hosted_on(here: WorkerId, participants: usize) -> (Session, Vec<Live>) {
         let mut session = session(Some(here));
         let on = session.pipelines[0].clone();
         session.participants = (0..participants).map(|_| participant(&on)).collect();
         let live = session.participants.iter();
-        let live = live.map(|entry| (entry.endpoint.as_ref().unwrap().id, entry.id)).collect();
+        let live = live.map(|entry| live_of(entry.endpoint.as_ref().unwrap().id, entry.id)).collect();
         (session, live)
     }
 
@@ -138,7 +162,7 @@ mod tests {
     fn decide(
         session: &Session,
         pipeline: &Pipeline,
-        live: &[(EndpointId, ParticipantId)],
+        live: &[Live],
         announced: bool,
         to: Option<WorkerId>,
     ) -> Step {
@@ -163,7 +187,7 @@ mod tests {
         let (session, _) = hosted_on(WorkerId::new(), 0);
         assert_eq!(decide(&session, &session.pipelines[0], &[], false, None), Step::LetGo);
         // Somebody's join is half-way: the media runs, the participant is not stored yet.
-        let joining = [(EndpointId::new(), ParticipantId::new())];
+        let joining = [live_of(EndpointId::new(), ParticipantId::new())];
         assert_eq!(decide(&session, &session.pipelines[0], &joining, false, None), Step::Wait);
     }
 
@@ -177,7 +201,7 @@ mod tests {
         assert_eq!(decide(&session, &live, true), Step::Keep { close: vec![] });
         // One has a new endpoint elsewhere; its old one goes on until the client closes it.
         session.participants[0] = participant(&session.pipelines[0]);
-        session.participants[0].id = live[0].1;
+        session.participants[0].id = live[0].participant;
         assert_eq!(decide(&session, &live, true), Step::Keep { close: vec![] });
         assert_eq!(decide(&session, &live[1..], true), Step::Keep { close: vec![] });
         assert_eq!(decide(&session, &[], true), Step::Retire);
@@ -190,7 +214,21 @@ mod tests {
         let old = session.pipelines[0].clone();
         moved(&mut session);
         session.participants.remove(0);
-        assert_eq!(decide(&session, &old, &live, true, None), Step::Keep { close: vec![live[0].0] });
+        assert_eq!(decide(&session, &old, &live, true, None), Step::Keep { close: vec![live[0].endpoint] });
+    }
+
+    #[test]
+    fn who_has_moved_before_the_old_endpoint_ever_connected_loses_it() {
+        let (mut session, mut live) = hosted_on(WorkerId::new(), 2);
+        let old = session.pipelines[0].clone();
+        moved(&mut session);
+        live.iter_mut().for_each(|live| live.was_connected = false);
+        let kept = decide(&session, &old, &live, true, None);
+        assert_eq!(kept, Step::Keep { close: vec![] }, "who has not moved may still connect");
+        session.participants[0] = participant(&session.pipelines[0]);
+        session.participants[0].id = live[0].participant;
+        let closed = decide(&session, &old, &live, true, None);
+        assert_eq!(closed, Step::Keep { close: vec![live[0].endpoint] });
     }
 
     #[test]

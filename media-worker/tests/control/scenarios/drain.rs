@@ -116,6 +116,30 @@ pub async fn a_drained_worker_keeps_the_old_endpoints_until_everyone_has_moved(s
     other.stop().await;
 }
 
+/// A client that gives a connection up half-way cannot say so, and the time that one gets to connect is longer than a drain
+/// should take.
+pub async fn who_moves_before_the_old_endpoint_connected_is_not_waited_for(system: System) {
+    let workers = [system.worker().await, system.worker().await];
+    let api = system.api().await;
+    let session = api.create().await;
+    let id = ParticipantId::new();
+    let mut events = api.events(session, id).await;
+    let mut given_up = Peer::new().await;
+    let reply = api.join_as(session, id, Some(given_up.offer())).await.expect("to join");
+    let (draining, other) = split(workers, reply.joined.target.worker_id);
+    draining.worker.drain();
+    events.until_kind("session.moving").await;
+    assert!(lives(&api, reply.joined.target).await, "it may still connect, as long as it has not moved");
+    let moved = join(&api, session, id).await;
+    drained(&draining).await;
+    assert!(!lives(&api, reply.joined.target).await);
+    assert!(lives(&api, moved.target).await);
+    let seen = rest(&api, session, &mut events).await;
+    assert_eq!(interruptions(&seen), 0, "{seen:?}");
+    draining.stop().await;
+    other.stop().await;
+}
+
 pub async fn who_joins_during_a_move_is_placed_with_those_who_have_moved(system: System) {
     let workers = [system.worker().await, system.worker().await];
     let api = system.api().await;
