@@ -70,7 +70,8 @@ async fn main() {
 
 async fn measure(arguments: &Arguments, subscribers: usize) {
     let default = media_worker::WorkerConfig::default().media;
-    let config = MediaConfig { listen: "127.0.0.1:0".parse().expect("an address"), ..default };
+    let listen = "127.0.0.1:0".parse().expect("an address");
+    let config = MediaConfig { listen, threads: arguments.threads, ..default };
     let mut room = Room::open(config, !arguments.aes_cm).await;
     room.join().await;
     room.flowing(1).await;
