@@ -84,7 +84,7 @@ impl Client {
             socket,
             identity: Arc::clone(identity),
             server,
-            local: (format!("load{number}"), format!("a password for client {number:08}")),
+            local: (format!("load{number}"), format!("thepasswordofclient{number:08}")),
             remote: Default::default(),
             dtls: Endpoint::new(PEER, TransportProtocol::UDP, None),
             outbound: None,
