@@ -11,7 +11,7 @@
 //!
 //! | module | is |
 //! |---|---|
-//! | `options`, `scenario`, `report`, `html`, `progress` | what to do, doing it, and what came out |
+//! | `options`, `scenario`, `report`, `html`, `plot`, `progress` | what to do, doing it, and what came out |
 //! | `signalling`, `peer`, `sdp` | how clients get in, on Switchyard, Janus, WHIP and WHEP |
 //! | `engine`, `client`, `socket` | threads, one client, its socket |
 //! | `dtls`, `stun`, `rtp` | what it speaks |
@@ -29,6 +29,7 @@ mod html;
 mod media;
 mod options;
 mod peer;
+mod plot;
 mod process;
 mod progress;
 mod receive;

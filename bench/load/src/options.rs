@@ -10,6 +10,14 @@ use crate::dtls::Ciphers;
 use crate::media::{Codec, Profile, VideoCodec};
 use crate::peer::Media;
 
+/// Sections of `--help`.
+const SERVER: &str = "Which server";
+const ROOMS: &str = "Rooms and clients";
+const STORM: &str = "Join storm and hostile datagrams";
+const MEDIA: &str = "Media";
+const MEASUREMENT: &str = "Measurement";
+const REPORT: &str = "Report";
+
 /// Puts load on a media server and measures what comes out.
 ///
 /// Rooms are made over Switchyard's HTTP API, or with --janus or --whip over another server's; clients send synthetic media
@@ -17,110 +25,115 @@ use crate::peer::Media;
 #[derive(Debug, Clone, Args)]
 pub struct Options {
     /// Switchyard's API
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", help_heading = SERVER)]
     pub url: String,
     /// API key to make sessions with
-    #[arg(long, value_name = "ID:SECRET", env = "SWITCHYARD_LOAD_API_KEY", hide_env_values = true)]
+    #[arg(long, value_name = "ID:SECRET", env = "SWITCHYARD_LOAD_API_KEY", hide_env_values = true, help_heading = SERVER)]
     pub api_key: Option<String>,
     /// Measure Janus instead: its WebSocket API (VideoRoom plugin)
-    #[arg(long, value_name = "WS_URL", conflicts_with = "whip")]
+    #[arg(long, value_name = "WS_URL", conflicts_with = "whip", help_heading = SERVER)]
     pub janus: Option<String>,
     /// Measure a WHIP server instead: URL with {room} and {publisher}, which become numbers from 0
-    #[arg(long, value_name = "TEMPLATE")]
+    #[arg(long, value_name = "TEMPLATE", help_heading = SERVER)]
     pub whip: Option<String>,
     /// Where to receive from it (WHEP), one connection for each publisher
-    #[arg(long, value_name = "TEMPLATE", requires = "whip")]
+    #[arg(long, value_name = "TEMPLATE", requires = "whip", help_heading = SERVER)]
     pub whep: Option<String>,
     /// Token for WHIP and WHEP
-    #[arg(long, value_name = "TOKEN", requires = "whip")]
+    #[arg(long, value_name = "TOKEN", requires = "whip", help_heading = SERVER)]
     pub bearer: Option<String>,
 
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    /// Rooms, all alike
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000), help_heading = ROOMS)]
     pub rooms: u32,
     /// Clients in each room that only send [default: 1, or 0 with --parties]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000), help_heading = ROOMS)]
     pub publishers: Option<u32>,
     /// Clients in each room that only receive [default: 10, or 0 with --parties]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=10_000), help_heading = ROOMS)]
     pub subscribers: Option<u32>,
     /// Clients in each room that do both
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000))]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000), help_heading = ROOMS)]
     pub parties: u32,
     /// Joins per second before the measurement
-    #[arg(long, value_name = "N", default_value_t = 20.0, value_parser = positive)]
+    #[arg(long, value_name = "N", default_value_t = 20.0, value_parser = positive, help_heading = ROOMS)]
     pub join_rate: f64,
     /// How long to measure, once everybody has media
-    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = duration, help_heading = MEASUREMENT)]
     pub duration: Duration,
     /// How long to wait before that, after the last join
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration, help_heading = ROOMS)]
     pub settle: Duration,
     /// How long a client may take to get all its media
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration, help_heading = ROOMS)]
     pub timeout: Duration,
 
     /// Join storm: so many more subscribers enter each room while the others are measured
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=10_000), help_heading = STORM)]
     pub storm: u32,
     /// The time in which they do, from one second into the measurement
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration, help_heading = STORM)]
     pub storm_within: Duration,
 
     /// Send hostile datagrams to the media port during the measurement
-    #[arg(long, value_name = "KIND")]
+    #[arg(long, value_name = "KIND", help_heading = STORM)]
     pub flood: Option<Flood>,
     /// Hostile datagrams per second
-    #[arg(long, value_name = "N", default_value_t = 20_000, requires = "flood", value_parser = clap::value_parser!(u32).range(1..=5_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 20_000, requires = "flood", value_parser = clap::value_parser!(u32).range(1..=5_000_000), help_heading = STORM)]
     pub flood_rate: u32,
 
-    #[arg(long, value_enum, default_value_t)]
+    /// Of the video
+    #[arg(long, value_enum, default_value_t, help_heading = MEDIA)]
     pub codec: VideoCodec,
     /// Bits per second, with k or M
-    #[arg(long, value_name = "RATE", default_value = "1.5M", value_parser = bitrate)]
+    #[arg(long, value_name = "RATE", default_value = "1.5M", value_parser = bitrate, help_heading = MEDIA)]
     pub video_bitrate: u32,
-    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=120))]
+    /// Video frames per second
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=120), help_heading = MEDIA)]
     pub fps: u32,
     /// From one keyframe to the next when nobody asks for one
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration, help_heading = MEDIA)]
     pub keyframe_interval: Duration,
-    #[arg(long)]
+    /// Publishers send audio only
+    #[arg(long, help_heading = MEDIA)]
     pub no_video: bool,
     /// Bits per second, with k
-    #[arg(long, value_name = "RATE", default_value = "48k", value_parser = bitrate)]
+    #[arg(long, value_name = "RATE", default_value = "48k", value_parser = bitrate, help_heading = MEDIA)]
     pub audio_bitrate: u32,
-    #[arg(long)]
+    /// Publishers send video only
+    #[arg(long, help_heading = MEDIA)]
     pub no_audio: bool,
     /// Offer three encodings (f, h, q), and send those that the server takes
-    #[arg(long)]
+    #[arg(long, help_heading = MEDIA)]
     pub simulcast: bool,
     /// SRTP profiles that clients offer, best first
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, default_value_t, help_heading = MEDIA)]
     pub srtp: Ciphers,
 
     /// Measure processor time and memory of this server process; may be repeated
-    #[arg(long = "pid", value_name = "PID")]
+    #[arg(long = "pid", value_name = "PID", help_heading = MEASUREMENT)]
     pub pids: Vec<u32>,
     /// Threads of the generator
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64), help_heading = MEASUREMENT)]
     pub threads: u32,
     /// Decrypt and check one of so many received media packets; the others are counted by their headers. Latencies are
     /// those of the checked ones
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1_000), help_heading = MEASUREMENT)]
     pub check_one_of: u16,
     /// Address of the clients
-    #[arg(long, value_name = "IPV4", default_value_t = Ipv4Addr::LOCALHOST)]
+    #[arg(long, value_name = "IPV4", default_value_t = Ipv4Addr::LOCALHOST, help_heading = MEASUREMENT)]
     pub client_address: Ipv4Addr,
     /// Name of the run in reports
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(long, value_name = "TEXT", default_value = "", help_heading = REPORT)]
     pub label: String,
     /// Write the report as JSON; - is the standard output
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = REPORT)]
     pub json: Option<PathBuf>,
     /// Write the report as an HTML page with plots
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = REPORT)]
     pub html: Option<PathBuf>,
     /// No progress on the terminal
-    #[arg(long)]
+    #[arg(long, help_heading = REPORT)]
     pub quiet: bool,
 }
 

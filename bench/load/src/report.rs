@@ -22,6 +22,8 @@ pub struct Report {
     pub packets: Packets,
     /// One way, from the publisher's `send` to the subscriber's kernel; of the clients that were there when the window began.
     pub latency_ms: Option<Quantiles>,
+    /// The same as shares of the packets with the latency that they do not exceed, for plots.
+    pub latency_percentiles: Vec<(f64, f64)>,
     pub joins: Joins,
     /// Clients of the join storm.
     pub storm: Option<Joins>,

@@ -297,6 +297,7 @@ impl Runner<'_> {
             window_seconds: seconds,
             packets: packets(&window.total, seconds, no_storm && !options.simulcast),
             latency_ms: Quantiles::of(&window.total.latency[0]),
+            latency_percentiles: percentiles(&window.total.latency[0]),
             joins: crowd.joins(),
             storm: window.storm.as_ref().map(Crowd::joins),
             storm_latency_ms: Quantiles::of(&window.total.latency[1]),
@@ -387,6 +388,14 @@ impl Crowd {
     }
 }
 
+/// Shares of all values, with ever smaller steps towards the end, and the value in milliseconds that each does not exceed.
+fn percentiles(histogram: &Histogram) -> Vec<(f64, f64)> {
+    const STEPS: u32 = 120;
+    const NINES: f64 = 4.0;
+    let shares = (0..=STEPS).map(|step| 1.0 - 10f64.powf(-NINES * f64::from(step) / f64::from(STEPS)));
+    shares.filter_map(|share| Some((share, histogram.quantile(share)? as f64 / 1_000.0))).collect()
+}
+
 fn packets(total: &Interval, seconds: f64, knows_due: bool) -> Packets {
     let counters = &total.counters;
     let arrivals = &counters.arrivals;
@@ -459,6 +468,17 @@ mod tests {
         assert_eq!(packets.delivered_percent, Some(99.0));
         assert_eq!(packets.forwarded_per_second, 101.0);
         assert_eq!(super::packets(&total, 10.0, false).delivered_percent, None);
+    }
+
+    #[test]
+    fn percentiles_rise_to_the_last_nine() {
+        let mut histogram = Histogram::default();
+        (1..=10_000).for_each(|value| histogram.record(value));
+        let all = percentiles(&histogram);
+        assert!(all.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1));
+        let last = all.last().unwrap();
+        assert!(last.0 > 0.9998 && last.1 > 9.8, "{last:?}");
+        assert!(percentiles(&Histogram::default()).is_empty());
     }
 
     #[test]
