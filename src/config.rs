@@ -106,6 +106,16 @@ pub struct Source {
     #[serde(deserialize_with = "text_or_number")]
     max_packets_per_second: Option<String>,
 
+    /// Published and subscribed tracks from which on a worker takes no more endpoints and tracks [default: 200000]
+    #[arg(long, env = "SWITCHYARD_MAX_TRACKS", global = true, value_name = "NUMBER")]
+    #[serde(deserialize_with = "text_or_number")]
+    max_tracks: Option<String>,
+
+    /// Memory in MiB above which a worker takes no more endpoints; 0 is 90 % of the machine's or the container's [default: 0]
+    #[arg(long, env = "SWITCHYARD_MAX_MEMORY_MIB", global = true, value_name = "NUMBER")]
+    #[serde(deserialize_with = "text_or_number")]
+    max_memory_mib: Option<String>,
+
     /// Ids of the API keys, separated by commas, that may list workers and drain them [default: none]
     #[arg(long, env = "SWITCHYARD_OPERATOR_KEYS", global = true, value_name = "ID,…")]
     operator_keys: Option<String>,
@@ -182,6 +192,9 @@ pub struct Settings {
     pub media_threads: usize,
     pub max_endpoints: usize,
     pub max_packets_per_second: u64,
+    pub max_tracks: usize,
+    /// 0: 90 % of what there is.
+    pub max_memory_mib: u64,
     /// Each is one of `api_keys`.
     pub operator_keys: Vec<String>,
     pub log: String,
@@ -354,6 +367,8 @@ impl Settings {
                 1..=1_000_000_000,
                 2_000_000,
             )?,
+            max_tracks: number("max_tracks", source.max_tracks.as_deref(), 1..=100_000_000, 200_000)?,
+            max_memory_mib: number("max_memory_mib", source.max_memory_mib.as_deref(), 0..=1 << 24, 0)?,
             operator_keys,
             log,
             log_format,
@@ -383,6 +398,8 @@ impl Source {
             media_threads: self.media_threads.or(file.media_threads),
             max_endpoints: self.max_endpoints.or(file.max_endpoints),
             max_packets_per_second: self.max_packets_per_second.or(file.max_packets_per_second),
+            max_tracks: self.max_tracks.or(file.max_tracks),
+            max_memory_mib: self.max_memory_mib.or(file.max_memory_mib),
             operator_keys: self.operator_keys.or(file.operator_keys),
             log: self.log.or(file.log),
             log_format: self.log_format.or(file.log_format),
@@ -509,7 +526,7 @@ mod tests {
     #[test]
     fn each_bad_value_names_its_setting() {
         type Change = fn(&mut Source);
-        let cases: [(&str, Change); 17] = [
+        let cases: [(&str, Change); 19] = [
             ("broker", |s| s.broker = Some("redis://h".into())),
             ("store", |s| s.store = Some("postgres://h".into())),
             ("listen", |s| s.listen = Some("8080".into())),
@@ -525,6 +542,8 @@ mod tests {
             ("media_threads", |s| s.media_threads = Some("65".into())),
             ("max_endpoints", |s| s.max_endpoints = Some("0".into())),
             ("max_packets_per_second", |s| s.max_packets_per_second = Some("many".into())),
+            ("max_tracks", |s| s.max_tracks = Some("0".into())),
+            ("max_memory_mib", |s| s.max_memory_mib = Some("2 GiB".into())),
             ("operator_keys", |s| s.operator_keys = Some("nobody".into())),
             ("log_format", |s| s.log_format = Some("xml".into())),
         ];

@@ -197,6 +197,8 @@ async fn start_worker(
     config.media.threads = settings.media_threads;
     config.media.max_endpoints = settings.max_endpoints;
     config.media.max_packets_per_second = settings.max_packets_per_second;
+    config.media.max_tracks = settings.max_tracks;
+    config.media.max_memory_bytes = settings.max_memory_mib << 20;
     let worker = match Worker::start(config.clone(), broker.clone(), store.clone()).await {
         Err(media_worker::StartError::Media(error))
             if settings.media_port_may_move && error.kind() == std::io::ErrorKind::AddrInUse =>

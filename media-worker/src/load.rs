@@ -54,6 +54,7 @@ impl MeasureLoad for LoadMeter {
             packets_per_second: if elapsed_s > 0.0 { new_packets as f64 / elapsed_s } else { 0.0 },
             endpoints: clamp(stats.endpoints),
             pipelines: clamp(stats.pipelines),
+            full: stats.is_full,
         }
     }
 }

@@ -81,6 +81,8 @@ pub(crate) fn media(stats: &MediaStats) {
     gauge!("switchyard_worker_endpoints").set(stats.endpoints as f64);
     gauge!("switchyard_worker_pipelines").set(stats.pipelines as f64);
     gauge!("switchyard_worker_published_tracks").set(stats.tracks as f64);
+    gauge!("switchyard_worker_tracks").set(stats.all_tracks as f64);
+    gauge!("switchyard_worker_full").set(f64::from(u8::from(stats.is_full)));
     counter!("switchyard_worker_media_packets_total", "direction" => "in").absolute(stats.packets_in);
     counter!("switchyard_worker_media_packets_total", "direction" => "out").absolute(stats.packets_out);
     counter!("switchyard_worker_media_bytes_total", "direction" => "in").absolute(stats.bytes_in);

@@ -111,6 +111,15 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn who_is_full_is_not_chosen_not_even_as_the_previous_one() {
+        let mut full = worker(1, NOW.0 + 1, WorkerState::Ready);
+        full.load.full = true;
+        let heavy = worker(100, NOW.0 + 1, WorkerState::Ready);
+        assert_eq!(choose(&[full.clone(), heavy.clone()], Some(full.id), NOW), Some(heavy.id));
+        assert_eq!(choose(&[full], None, NOW), None);
+    }
+
+    #[test]
     fn nobody_is_chosen_when_nobody_takes_pipelines() {
         let workers = [worker(1, NOW.0 - 1, WorkerState::Ready), worker(1, NOW.0 + 1, WorkerState::Draining)];
         assert_eq!(choose(&workers, Some(workers[1].id), NOW), None);

@@ -24,6 +24,9 @@ pub struct WorkerLoad {
     pub packets_per_second: f64,
     pub endpoints: i64,
     pub pipelines: i64,
+    /// A limit of the worker is reached: it takes nobody more for now.
+    #[serde(default)]
+    pub full: bool,
 }
 
 /// A worker's row: alive while `lease_until` is in the future.
@@ -48,8 +51,11 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Whether it may be given work at `now`: lease running, not draining, and its queue within reach.
+    /// Whether it may be given work at `now`: lease running, not draining, its queue within reach, and room left.
     pub fn takes_pipelines(&self, now: UnixMillis) -> bool {
-        self.state == WorkerState::Ready && self.lease_until > now && self.broker_away_since.is_none()
+        self.state == WorkerState::Ready
+            && self.lease_until > now
+            && self.broker_away_since.is_none()
+            && !self.load.full
     }
 }

@@ -254,6 +254,11 @@ impl Session {
         self.publications.get(publication).map_or(&[], |publication| &publication.subscriptions)
     }
 
+    /// Publications and subscriptions together.
+    pub fn tracks(&self) -> usize {
+        self.publications.len() + self.subscriptions.len()
+    }
+
     pub fn counters(&self) -> Counters {
         self.counters
     }

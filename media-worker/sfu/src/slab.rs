@@ -89,6 +89,10 @@ impl<T> Slab<T> {
         Some(occupant)
     }
 
+    pub fn len(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (Key<T>, &mut T)> {
         self.places.iter_mut().enumerate().filter_map(|(index, place)| {
             let key = Key { index: index as u32, generation: place.generation, of: PhantomData };
@@ -115,5 +119,6 @@ mod tests {
         assert_eq!(slab.get(first), None);
         assert_eq!(slab.remove(first), None);
         assert_eq!(slab.get(second), Some(&'b'));
+        assert_eq!(slab.len(), 1);
     }
 }

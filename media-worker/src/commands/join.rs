@@ -64,28 +64,36 @@ pub(super) async fn join(context: &Context, invocation: &Invocation, join: &Join
             return Ok(Done::Reply(reply));
         }
         let Some((session, pipeline)) = settle(context, session, &unreachable).await? else { continue };
-        if pipeline.worker_id == context.worker_id && !context.is_stopping() {
+        let is_here = pipeline.worker_id == context.worker_id;
+        // A session that nobody is in yet can as well be where there is room.
+        let may_move = is_here && context.media.full().is_some() && is_empty(&session, &pipeline);
+        if is_here && !context.is_stopping() && !may_move {
             match admit(context, join, &session, &pipeline).await? {
                 Some(reply) => return Ok(Done::Reply(reply)),
                 None => continue,
             }
         }
-        if pipeline.worker_id != context.worker_id && forward(context, invocation, pipeline.worker_id).await?
-        {
+        if !is_here && forward(context, invocation, pipeline.worker_id).await? {
             return Ok(Done::Forwarded);
         }
-        if pipeline.worker_id != context.worker_id {
+        if !is_here {
             match peers::queue_missing(context, pipeline.worker_id).await? {
                 Finding::Back => continue,
                 Finding::Dead | Finding::CutOff => {}
                 Finding::Unclear => return Err(unavailable("the session's worker is out of reach for now")),
             }
         }
-        // Nobody can join there (or it is this worker, about to end).
+        // Nobody can join there (or it is this worker, about to end or full).
         context.drop_pipeline(&session, &pipeline).await?;
         unreachable.push(pipeline.worker_id);
     }
     Err(unavailable("the session's place keeps changing"))
+}
+
+/// Whether no endpoint of the session lives in this pipeline.
+fn is_empty(session: &Session, pipeline: &Pipeline) -> bool {
+    let mut endpoints = session.participants.iter().filter_map(|participant| participant.endpoint.as_ref());
+    !endpoints.any(|endpoint| endpoint.pipeline_id == pipeline.id)
 }
 
 /// The reply of an earlier try of the same command. `None`: there was none, or it did not get as far as a reply.

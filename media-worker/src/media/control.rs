@@ -39,6 +39,10 @@ pub trait MediaControl: Send + Sync + 'static {
     async fn close_pipeline(&self, pipeline_id: PipelineId);
     /// See [`MediaPlane::stats`].
     async fn stats(&self) -> Result<MediaStats, MediaError>;
+    /// See [`MediaPlane::full`].
+    fn full(&self) -> Option<&'static str> {
+        None
+    }
     /// See [`MediaPlane::shutdown`].
     async fn shutdown(&self);
 }
@@ -88,6 +92,10 @@ impl MediaControl for MediaPlane {
 
     async fn stats(&self) -> Result<MediaStats, MediaError> {
         self.stats().await
+    }
+
+    fn full(&self) -> Option<&'static str> {
+        self.full()
     }
 
     async fn shutdown(&self) {

@@ -63,18 +63,14 @@ impl Demux {
 
 #[cfg(test)]
 mod tests {
-    use rtc::crypto::default_provider;
-
     use super::*;
 
     #[test]
     fn strangers_belong_to_nobody() {
-        let provider = default_provider().unwrap();
         let path = |port| Path { remote: ([127, 0, 0, 1], port).into(), local: None };
         let mut demux = Demux::default();
         demux.bind_fragment("known", 3);
-        let check =
-            |fragment: &str| stun::request(&format!("{fragment}:x"), "secret", true, provider.crypto());
+        let check = |fragment: &str| stun::request(&format!("{fragment}:x"), "secret", true);
         assert_eq!(demux.owner(path(1), &check("known")), Some(Owner::Here(3)));
         assert_eq!(demux.owner(path(1), &check("?nknown")), None);
         assert_eq!(

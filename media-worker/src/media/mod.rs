@@ -12,7 +12,7 @@
 //!
 //! | module | is |
 //! |---|---|
-//! | `plane`, `directory`, `rate` | [`MediaPlane`], the handle; which endpoint lives on which shard; whether there is room |
+//! | `plane`, `directory`, `limits` | [`MediaPlane`], the handle; which endpoint lives on which shard; whether there is room |
 //! | `control` | [`MediaControl`], its calls as a trait: what the control plane sees |
 //! | `thread` | the loop: socket, requests, timers |
 //! | `socket`, `demux` | the shard's socket, in batches both ways; whose a datagram is |
@@ -36,10 +36,10 @@ mod directory;
 mod endpoint;
 mod exchange;
 mod hub;
+mod limits;
 mod negotiation;
 mod pipeline;
 mod plane;
-mod rate;
 mod rtp;
 mod sdp;
 mod socket;
@@ -72,13 +72,20 @@ pub struct MediaConfig {
     pub grace: Duration,
     /// Media threads; 0: one for each core, at most [`MAX_DEFAULT_THREADS`]. At most [`MAX_THREADS`].
     pub threads: usize,
-    /// Endpoints of one room that share a media thread before the room spreads to the next one. A room that
-    /// stays on one thread is cheapest; one that spreads can use more than a core.
+    /// Endpoints and tracks (published and subscribed) of one room that share a media thread before the room spreads
+    /// to the next one. A room that stays on one thread is cheapest; one that spreads can use more than a core.
     pub endpoints_together: usize,
+    pub tracks_together: usize,
     /// Endpoints of this worker; more are refused with [`MediaError::Full`].
     pub max_endpoints: usize,
     /// Packets sent in a second; above it no endpoint is opened ([`MediaError::Full`]), and what is there goes on.
     pub max_packets_per_second: u64,
+    /// Published and subscribed tracks together; from there on no endpoint is opened and no further track published
+    /// ([`MediaError::Full`]).
+    pub max_tracks: usize,
+    /// Resident memory of the process above which no endpoint is opened; 0: nine tenths of what the machine or the
+    /// container has.
+    pub max_memory_bytes: u64,
 }
 
 /// Media threads by default: more cores are left to everything else on the machine.
@@ -96,9 +103,12 @@ impl Default for MediaConfig {
             disconnected_after: Duration::from_secs(5),
             grace: Duration::from_secs(10),
             threads: 0,
-            endpoints_together: 64,
+            endpoints_together: 1_000,
+            tracks_together: 4_000,
             max_endpoints: 10_000,
             max_packets_per_second: 2_000_000,
+            max_tracks: 200_000,
+            max_memory_bytes: 0,
         }
     }
 }
@@ -207,6 +217,10 @@ pub struct MediaStats {
     pub pipelines: u64,
     /// Published tracks.
     pub tracks: u64,
+    /// Published and subscribed tracks, as `max_tracks` counts them.
+    pub all_tracks: u64,
+    /// A limit is reached: nobody more is taken.
+    pub is_full: bool,
     pub packets_in: u64,
     pub packets_out: u64,
     pub bytes_in: u64,
@@ -222,6 +236,8 @@ impl std::ops::AddAssign for MediaStats {
         self.endpoints += other.endpoints;
         self.pipelines += other.pipelines;
         self.tracks += other.tracks;
+        self.all_tracks += other.all_tracks;
+        self.is_full |= other.is_full;
         self.packets_in += other.packets_in;
         self.packets_out += other.packets_out;
         self.bytes_in += other.bytes_in;

@@ -219,8 +219,10 @@ impl Pipeline {
         }
     }
 
-    /// The routes whose m-lines carry a publication.
-    pub fn routes_of(&self, publication: PublicationId) -> impl Iterator<Item = Route> {
-        self.session.subscriptions_of(publication).iter().filter_map(|subscription| self.route(*subscription))
+    /// The routes whose m-lines carry a publication, by number from 0 up to how many there are; `None` inside for
+    /// one that leads nowhere yet.
+    pub fn route_of(&self, publication: PublicationId, number: usize) -> Option<Option<Route>> {
+        let subscription = self.session.subscriptions_of(publication).get(number)?;
+        Some(self.route(*subscription))
     }
 }

@@ -11,8 +11,8 @@ use common::message::{Answer, Candidate, Offer};
 use common::model::{EndpointId, PipelineId, Track, TrackId};
 use tokio::sync::{mpsc, oneshot};
 
-use super::directory::Directory;
-use super::rate::Rate;
+use super::directory::{Directory, Together};
+use super::limits::Limits;
 use super::{
     MAX_DEFAULT_THREADS, MAX_THREADS, MediaConfig, MediaError, MediaEvent, MediaStats, Negotiated,
     OpenEndpoint,
@@ -49,7 +49,7 @@ struct Shard {
 struct Inner {
     shards: Vec<Shard>,
     directory: Arc<Directory>,
-    rate: Rate,
+    limits: Limits,
     local_addr: SocketAddr,
     announced: Vec<SocketAddr>,
 }
@@ -82,22 +82,23 @@ impl MediaPlane {
             0 => std::thread::available_parallelism().map_or(1, usize::from).min(MAX_DEFAULT_THREADS),
             threads => threads.min(MAX_THREADS),
         };
-        let directory = Arc::new(Directory::new(threads, config.max_endpoints, config.endpoints_together));
-        let rate = Rate::new(config.max_packets_per_second);
+        let together = Together { endpoints: config.endpoints_together, tracks: config.tracks_together };
+        let directory = Arc::new(Directory::new(threads, config.max_endpoints, together));
+        let limits = Limits::new(&config);
         let (mut requests, mut ends) = (Vec::new(), Vec::new());
         for _ in 0..threads {
             let (sender, receiver) = mpsc::channel(REQUEST_QUEUE);
             requests.push(sender);
             ends.push(receiver);
         }
-        let started = super::thread::start(config, Arc::clone(&directory), rate.counter(), ends, &events)?;
+        let started = super::thread::start(config, &directory, limits.sent(), ends, &events)?;
         let shards = requests
             .into_iter()
             .zip(started.wakers)
             .map(|(requests, waker)| Shard { requests, waker })
             .collect();
-        let inner =
-            Inner { shards, directory, rate, local_addr: started.local_addr, announced: started.announced };
+        let (local_addr, announced) = (started.local_addr, started.announced);
+        let inner = Inner { shards, directory, limits, local_addr, announced };
         Ok((MediaPlane { inner: Arc::new(inner) }, event_rx))
     }
 
@@ -114,12 +115,13 @@ impl MediaPlane {
     /// Makes an endpoint that waits for SDP.
     ///
     /// # Errors
-    /// `Full` when the worker has no room for it, by number or by packets; `Unavailable`. Idempotent: the same id
-    /// again is `Ok`.
+    /// `Full` when the worker has no room for it; `Unavailable`. Idempotent: the same id again is `Ok`.
     pub async fn open_endpoint(&self, open: OpenEndpoint) -> Result<(), MediaError> {
         let (id, directory) = (open.endpoint_id, &self.inner.directory);
-        if directory.shard_of(id).is_none() && self.inner.rate.is_exceeded() {
-            return Err(MediaError::Full("packets per second"));
+        if directory.shard_of(id).is_none()
+            && let Some(limit) = self.inner.limits.reached(directory.tracks())
+        {
+            return Err(MediaError::Full(limit));
         }
         let shard = directory.place(id, open.pipeline_id).ok_or(MediaError::Full("endpoints"))?;
         let opened = self.call(shard, |respond| Request::Open(open, respond)).await;
@@ -134,7 +136,8 @@ impl MediaPlane {
     ///
     /// # Errors
     /// `EndpointGone`, `OfferCollision` (the server's own offer is outstanding, or the revision is not
-    /// the next one), `InvalidSdp`, `LimitExceeded`, `Forbidden`, `Unavailable`.
+    /// the next one), `InvalidSdp`, `LimitExceeded`, `Forbidden`, `Full` (it would publish a track more than the
+    /// worker takes), `Unavailable`.
     pub async fn offer(&self, endpoint_id: EndpointId, offer: Offer) -> Result<Negotiated, MediaError> {
         self.call_endpoint(endpoint_id, |respond| Request::Offer(endpoint_id, offer, respond)).await
     }
@@ -199,7 +202,19 @@ impl MediaPlane {
         for shard in 0..self.inner.shards.len() {
             all += self.call(shard, Request::Stats).await?;
         }
-        Ok(MediaStats { pipelines: self.inner.directory.pipelines() as u64, ..all })
+        let directory = &self.inner.directory;
+        Ok(MediaStats {
+            pipelines: directory.pipelines() as u64,
+            all_tracks: directory.tracks() as u64,
+            is_full: self.full().is_some(),
+            ..all
+        })
+    }
+
+    /// The limit that this worker has reached, if any.
+    pub fn full(&self) -> Option<&'static str> {
+        let Inner { directory, limits, .. } = &*self.inner;
+        directory.is_full().then_some("endpoints").or_else(|| limits.reached(directory.tracks()))
     }
 
     /// Closes everything and ends the media threads. Further calls answer `Unavailable`.

@@ -46,11 +46,26 @@ pub(super) struct Started {
 /// Binds one port and starts a thread for each of `requests`. `sent` counts what all of them send.
 pub(super) fn start(
     config: MediaConfig,
-    directory: Arc<Directory>,
-    sent: Arc<AtomicU64>,
+    directory: &Arc<Directory>,
+    sent: &Arc<AtomicU64>,
     requests: Vec<mpsc::Receiver<Request>>,
     events: &mpsc::Sender<MediaEvent>,
 ) -> io::Result<Started> {
+    let (threads, started) = build(config, directory, sent, requests, events)?;
+    for (shard, media) in threads.into_iter().enumerate() {
+        std::thread::Builder::new().name(format!("media-{shard}")).spawn(move || media.run())?;
+    }
+    Ok(started)
+}
+
+/// Everything that [`start`] runs.
+fn build(
+    config: MediaConfig,
+    directory: &Arc<Directory>,
+    sent: &Arc<AtomicU64>,
+    requests: Vec<mpsc::Receiver<Request>>,
+    events: &mpsc::Sender<MediaEvent>,
+) -> io::Result<(Vec<Media>, Started)> {
     let mut sockets = socket::bind_all(config.listen, requests.len())?;
     let local_addr = sockets[0].local_addr()?;
     let announced = socket::announced(&config, local_addr)?;
@@ -64,68 +79,79 @@ pub(super) fn start(
     }
     let config = Arc::new(config);
     let exchanges = Exchange::connect(&wakers);
-    let parts = polls.into_iter().zip(sockets).zip(requests).zip(exchanges).enumerate();
-    for (shard, (((poll, socket), requests), exchange)) in parts {
+    let parts = polls.into_iter().zip(sockets).zip(requests).zip(exchanges);
+    let threads = parts.map(|(((poll, socket), requests), exchange)| {
         let hub = Hub::new(
             Arc::clone(&config),
-            Arc::clone(&directory),
+            Arc::clone(directory),
             exchange,
             identity.clone(),
             announced.clone(),
             Egress::new(socket.shared()),
             events.clone(),
         );
-        let media = Media { poll, socket, requests, hub, sent: Arc::clone(&sent), counted: 0 };
-        std::thread::Builder::new().name(format!("media-{shard}")).spawn(move || media.run())?;
-    }
-    Ok(Started { wakers, local_addr, announced })
+        let events = Events::with_capacity(8);
+        let sent = Arc::clone(sent);
+        Media { poll, events, socket, requests, hub, sent, counted: 0, slice: SLICE, more: false }
+    });
+    Ok((threads.collect(), Started { wakers, local_addr, announced }))
 }
 
 struct Media {
     poll: Poll,
+    events: Events,
     socket: Socket,
     requests: mpsc::Receiver<Request>,
     hub: Hub,
     /// What all shards have sent, and how much of it this one has told.
     sent: Arc<AtomicU64>,
     counted: u64,
+    /// [`SLICE`].
+    slice: Duration,
+    /// Something was left in the last turn.
+    more: bool,
 }
 
 impl Media {
     fn run(mut self) {
-        let mut events = Events::with_capacity(8);
-        let mut more = false;
-        loop {
-            let left = self.hub.flush_events();
-            let timeout = if more { Some(Duration::ZERO) } else { self.timeout(left) };
-            if let Err(error) = self.poll.poll(&mut events, timeout)
-                && error.kind() != io::ErrorKind::Interrupted
-            {
-                tracing::error!(%error, "the media thread cannot poll and ends");
-                return;
-            }
-            more = self.receive();
-            more |= self.hub.handle_exchange(Instant::now());
-            let until = Instant::now() + SLICE;
-            match self.do_requests(until) {
-                Requests::Done => {}
-                Requests::More => more = true,
-                Requests::Ended(respond) => {
-                    self.hub.close(Instant::now());
-                    self.flush(Instant::now());
-                    self.hub.flush_events();
-                    if let Some(respond) = respond {
-                        // A caller that no longer waits does not matter.
-                        let _ = respond.send(());
-                    }
-                    return;
-                }
-            }
-            let now = Instant::now();
-            more |= self.hub.handle_handshakes(now, until);
-            more |= self.hub.handle_timeouts(now, until);
-            self.flush(now);
+        while self.turn() {}
+    }
+
+    /// Waits until there is something to do and does it: packets first, all that are there, then a slice of
+    /// everything else. Returns whether there will be another turn.
+    fn turn(&mut self) -> bool {
+        let left = self.hub.flush_events();
+        let timeout = if self.more { Some(Duration::ZERO) } else { self.timeout(left) };
+        if let Err(error) = self.poll.poll(&mut self.events, timeout)
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            tracing::error!(%error, "the media thread cannot poll and ends");
+            return false;
         }
+        self.more = self.receive();
+        let now = Instant::now();
+        self.more |= self.hub.handle_exchange(now);
+        self.flush(now);
+        let until = Instant::now() + self.slice;
+        match self.do_requests(until) {
+            Requests::Done => {}
+            Requests::More => self.more = true,
+            Requests::Ended(respond) => {
+                self.hub.close(Instant::now());
+                self.flush(Instant::now());
+                self.hub.flush_events();
+                if let Some(respond) = respond {
+                    // A caller that no longer waits does not matter.
+                    let _ = respond.send(());
+                }
+                return false;
+            }
+        }
+        let now = Instant::now();
+        self.more |= self.hub.handle_handshakes(now, until);
+        self.more |= self.hub.handle_timeouts(now, until);
+        self.flush(now);
+        true
     }
 
     fn timeout(&self, events_left: bool) -> Option<Duration> {
@@ -160,8 +186,10 @@ impl Media {
     fn flush(&mut self, now: Instant) {
         self.hub.flush(now);
         let sent = self.hub.packets_out();
-        self.sent.fetch_add(sent - self.counted, Ordering::Relaxed);
-        self.counted = sent;
+        if sent > self.counted {
+            self.sent.fetch_add(sent - self.counted, Ordering::Relaxed);
+            self.counted = sent;
+        }
     }
 
     fn do_requests(&mut self, until: Instant) -> Requests {
@@ -183,4 +211,48 @@ enum Requests {
     Done,
     More,
     Ended(Option<Respond<()>>),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use common::message::Offer;
+    use common::model::EndpointId;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::media::directory::Together;
+
+    /// What waits for a turn is not waited for: however many descriptions there are, one at most stands between two
+    /// looks at the socket once the slice of time is used up.
+    #[test]
+    fn packets_wait_for_one_description_at_most() {
+        const WAITING: usize = 20;
+        let config = MediaConfig { listen: ([127, 0, 0, 1], 0).into(), ..MediaConfig::default() };
+        let directory = Arc::new(Directory::new(1, 10, Together { endpoints: 10, tracks: 10 }));
+        let ((requests, ends), (events, _events)) = (mpsc::channel(WAITING), mpsc::channel(1));
+        let (mut threads, started) = build(config, &directory, &Arc::default(), vec![ends], &events).unwrap();
+        let media = &mut threads[0];
+        // A slice that is used up at once.
+        media.slice = Duration::ZERO;
+        let mut answers: Vec<_> = (0..WAITING)
+            .map(|_| {
+                let (respond, answer) = oneshot::channel();
+                let offer = Offer { sdp: "v=0".into(), revision: None, tracks: Vec::new() };
+                requests.try_send(Request::Offer(EndpointId::new(), offer, respond)).ok().unwrap();
+                answer
+            })
+            .collect();
+        started.wakers[0].wake().unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for turn in 0..WAITING {
+            client.send_to(b"a packet", started.local_addr).unwrap();
+            assert!(media.turn());
+            assert_eq!(media.hub.packets_in(), turn as u64 + 1, "the packet was there and was taken");
+            answers
+                .retain_mut(|answer| matches!(answer.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
+            assert_eq!(answers.len(), WAITING - turn - 1, "and one description was done behind it");
+        }
+    }
 }

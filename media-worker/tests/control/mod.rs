@@ -48,6 +48,7 @@ macro_rules! run_scenarios {
             routing: a_join_at_the_wrong_worker_is_handed_on,
             routing: leave_and_close_at_the_wrong_worker_are_handed_on,
             routing: a_target_that_is_wrong_in_any_part_is_gone,
+            routing: a_full_worker_refuses_its_own_and_lets_others_place_elsewhere,
             routing: workers_attach_through_the_change_stream_and_after_a_restart,
             life: others_hear_of_a_participant_before_they_are_offered_its_tracks,
             lost: a_worker_without_its_media_thread_says_that_it_ended,

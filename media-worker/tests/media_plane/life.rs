@@ -6,7 +6,7 @@ use common::model::{EndpointId, ParticipantId, PipelineId};
 use media_worker::media::{CloseCause, ConnectionState, MediaConfig, MediaError, OpenEndpoint};
 use rtc::rtp_transceiver::rtp_sender::RtpCodecKind::{Audio, Video};
 
-use crate::world::{World, config};
+use crate::world::{World, config, spread};
 
 fn flows(world: &mut World, from: usize, to: usize) {
     let count = |world: &World| -> usize {
@@ -17,6 +17,18 @@ fn flows(world: &mut World, from: usize, to: usize) {
         world.clients[from].send(0, true);
         count(world) > before + 10
     });
+}
+
+/// An endpoint in a room of its own.
+fn stranger() -> OpenEndpoint {
+    OpenEndpoint {
+        endpoint_id: EndpointId::new(),
+        pipeline_id: PipelineId::new(),
+        participant_id: ParticipantId::new(),
+        can_publish: true,
+        can_subscribe: true,
+        server_offers: false,
+    }
 }
 
 #[test]
@@ -164,21 +176,13 @@ fn closing_tells_the_client_and_nobody_else() {
 fn a_full_worker_refuses_and_has_room_again_when_someone_leaves() {
     let mut world = World::with(MediaConfig { max_endpoints: 2, ..config() });
     let (ada, _) = (world.open(false), world.open(false));
-    let open = || OpenEndpoint {
-        endpoint_id: EndpointId::new(),
-        pipeline_id: PipelineId::new(),
-        participant_id: ParticipantId::new(),
-        can_publish: true,
-        can_subscribe: true,
-        server_offers: false,
-    };
-    let refused = world.runtime.block_on(world.plane.open_endpoint(open()));
+    let refused = world.runtime.block_on(world.plane.open_endpoint(stranger()));
     assert_eq!(refused, Err(MediaError::Full("endpoints")));
     let stats = world.runtime.block_on(world.plane.stats()).unwrap();
     assert_eq!((stats.endpoints, stats.pipelines, stats.tracks), (2, 1, 0));
     let endpoint = world.clients[ada].endpoint;
     world.runtime.block_on(world.plane.close_endpoint(endpoint)).unwrap();
-    assert_eq!(world.runtime.block_on(world.plane.open_endpoint(open())), Ok(()));
+    assert_eq!(world.runtime.block_on(world.plane.open_endpoint(stranger())), Ok(()));
 }
 
 #[test]
@@ -189,15 +193,7 @@ fn above_its_packets_per_second_a_worker_takes_nobody_more_and_goes_on_with_who_
         |world: &World| world.clients[ben].incoming.values().map(|it| it.sequences.len()).sum::<usize>();
     world.until("the worker is full", |world| {
         world.clients[ada].send(0, true);
-        let open = OpenEndpoint {
-            endpoint_id: EndpointId::new(),
-            pipeline_id: PipelineId::new(),
-            participant_id: ParticipantId::new(),
-            can_publish: true,
-            can_subscribe: true,
-            server_offers: false,
-        };
-        let opened = world.runtime.block_on(world.plane.open_endpoint(open));
+        let opened = world.runtime.block_on(world.plane.open_endpoint(stranger()));
         opened == Err(MediaError::Full("packets per second"))
     });
     let before = heard(&world);
@@ -205,4 +201,35 @@ fn above_its_packets_per_second_a_worker_takes_nobody_more_and_goes_on_with_who_
         world.clients[ada].send(0, true);
         heard(world) > before + 10
     });
+}
+
+#[test]
+fn with_as_many_tracks_as_it_may_have_a_worker_takes_neither_endpoints_nor_tracks() {
+    for shape in [config(), spread()] {
+        // Ada publishes one, Ben subscribes to it; where they are on two threads, it is published to the second as well.
+        let tracks = if shape.threads == 1 { 2 } else { 3 };
+        let mut world = World::with(MediaConfig { max_tracks: tracks, ..shape });
+        let (ada, ben) = (world.join(&[Video]), world.open(true));
+        flows(&mut world, ada, ben);
+        let stats = |world: &World| world.runtime.block_on(world.plane.stats()).unwrap();
+        assert_eq!((stats(&world).all_tracks, stats(&world).is_full), (tracks as u64, true));
+        let refused = world.runtime.block_on(world.plane.open_endpoint(stranger()));
+        assert_eq!(refused, Err(MediaError::Full("tracks")));
+        world.clients[ada].add_track(Audio);
+        let sdp = world.clients[ada].create_offer();
+        assert_eq!(world.offer(ada, sdp, Vec::new()), Err(MediaError::Full("tracks")));
+        flows(&mut world, ada, ben);
+
+        let endpoint = world.clients[ben].endpoint;
+        world.runtime.block_on(world.plane.close_endpoint(endpoint)).unwrap();
+        world.until("there is room again", |world| !stats(world).is_full);
+        assert_eq!(world.runtime.block_on(world.plane.open_endpoint(stranger())), Ok(()));
+    }
+}
+
+#[test]
+fn above_its_memory_a_worker_takes_nobody() {
+    let world = World::with(MediaConfig { max_memory_bytes: 1, ..config() });
+    let opened = world.runtime.block_on(world.plane.open_endpoint(stranger()));
+    assert_eq!(opened, Err(MediaError::Full("memory")));
 }

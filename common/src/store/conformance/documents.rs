@@ -124,8 +124,14 @@ pub async fn only_sessions_closed_long_ago_are_deleted(store: Arc<dyn Store>) {
 }
 
 pub async fn a_worker_row_lives_from_put_to_remove(store: Arc<dyn Store>) {
-    let load =
-        WorkerLoad { memory_bytes: 1 << 33, cpu: 0.25, packets_per_second: 1e6, endpoints: 3, pipelines: 2 };
+    let load = WorkerLoad {
+        memory_bytes: 1 << 33,
+        cpu: 0.25,
+        packets_per_second: 1e6,
+        endpoints: 3,
+        pipelines: 2,
+        full: true,
+    };
     let mut workers: Vec<Worker> = (0..3).map(|_| worker()).collect();
     workers.sort_by_key(|worker| worker.id);
     for worker in workers.iter().rev() {

@@ -240,12 +240,11 @@ impl Streams {
             send(&mut out);
         }
         if self.report_due.is_some_and(|due| due <= now) {
-            let blocks: Vec<_> =
-                self.lines.values_mut().filter_map(|stream| stream.receiver.as_mut()?.report(now)).collect();
-            self.report_due = (!blocks.is_empty()).then_some(now + REPORT_INTERVAL);
-            if !blocks.is_empty() {
-                out.clear();
-                rtcp::write_receiver_report(self.reporter, &blocks, &mut out);
+            out.clear();
+            let blocks = self.lines.values_mut().filter_map(|stream| stream.receiver.as_mut()?.report(now));
+            rtcp::write_receiver_report(self.reporter, blocks, &mut out);
+            self.report_due = (!out.is_empty()).then_some(now + REPORT_INTERVAL);
+            if !out.is_empty() {
                 send(&mut out);
             }
         }

@@ -246,13 +246,12 @@ impl Endpoint {
         now: Instant,
         path: Path,
         datagram: &mut [u8],
-        identity: &Identity,
         pipeline: &mut Pipeline,
         effects: &mut Effects,
     ) {
         assert!(!self.fault, "injected fault");
         match transport::kind(datagram) {
-            Kind::Stun => self.handle_stun(now, path, datagram, identity, effects),
+            Kind::Stun => self.handle_stun(now, path, datagram, effects),
             Kind::Dtls => {
                 let Some(dtls) = &mut self.dtls else {
                     effects.drops += 1;
@@ -266,22 +265,15 @@ impl Endpoint {
         }
     }
 
-    fn handle_stun(
-        &mut self,
-        now: Instant,
-        path: Path,
-        datagram: &[u8],
-        identity: &Identity,
-        effects: &mut Effects,
-    ) {
-        let checked = stun::Request::parse(datagram)
-            .and_then(|request| self.ice.handle_check(path, &request, identity.provider().crypto()));
+    fn handle_stun(&mut self, now: Instant, path: Path, datagram: &[u8], effects: &mut Effects) {
+        let checked =
+            stun::Request::parse(datagram).and_then(|request| self.ice.handle_check(path, &request));
         let Some(checked) = checked else {
             effects.drops += 1;
             return;
         };
         self.seen(now, effects);
-        effects.transmits.push(path, &checked.response);
+        effects.transmits.push(path, checked.response.as_bytes());
         effects.bound.extend(checked.bound.then_some(path));
         effects.forgotten.extend(checked.forgotten);
         effects.retired.extend(checked.retired);

@@ -51,22 +51,22 @@ fn invalid(why: impl Into<String>) -> MediaError {
 }
 
 impl Endpoint {
-    /// Applies a client's offer. `is_taken` says whether another endpoint of the pipeline publishes a
-    /// track under that id.
+    /// Applies a client's offer. `may_publish` refuses a further track under an id: another endpoint of the
+    /// pipeline may have it, or the worker no room.
     pub fn handle_offer(
         &mut self,
         now: Instant,
         offer: &Offer,
         host: &Host<'_>,
         session: &mut Session,
-        is_taken: impl Fn(TrackId) -> bool,
+        may_publish: impl Fn(TrackId) -> Result<(), MediaError>,
         effects: &mut Effects,
     ) -> Result<Negotiated, MediaError> {
         let revision = self.negotiation.check_client_offer(now, offer.revision)?;
         let servers = self.lines.iter().filter(|line| line.sending().is_some()).count();
         let description = parse::parse(&offer.sdp, sdp::MAX_CLIENT_MEDIA + servers)?;
         self.check_order(&description.media)?;
-        let plans = self.plan(&description.media, &offer.tracks, is_taken)?;
+        let plans = self.plan(&description.media, &offer.tracks, may_publish)?;
         let role = if description.setup == Setup::Passive { Role::Client } else { Role::Server };
         let dtls = self.prepare_dtls(&description.fingerprint, role, host.identity)?;
 
@@ -115,7 +115,7 @@ impl Endpoint {
         &self,
         media: &[Media],
         descriptions: &[TrackDescription],
-        is_taken: impl Fn(TrackId) -> bool,
+        may_publish: impl Fn(TrackId) -> Result<(), MediaError>,
     ) -> Result<Vec<Plan>, MediaError> {
         let mut mids = HashSet::new();
         for description in descriptions {
@@ -133,9 +133,7 @@ impl Endpoint {
             let plan = self.plan_line(self.lines.get(index), media, description)?;
             let id = match &plan {
                 Plan::Receiving { publish: Some(Publish::New { track }), .. } => {
-                    if is_taken(track.id) {
-                        return Err(invalid("a track id is taken"));
-                    }
+                    may_publish(track.id)?;
                     Some(track.id)
                 }
                 Plan::Receiving { publish: Some(Publish::Keep { .. }), .. } => {

@@ -57,7 +57,7 @@ impl Bench {
             &offer,
             &host,
             &mut self.pipeline.session,
-            |_| false,
+            |_| Ok(()),
             &mut effects,
         )
     }
@@ -245,7 +245,7 @@ proptest! {
         let mut effects = Effects::default();
         for mut datagram in datagrams {
             let (endpoint, pipeline) = (&mut bench.endpoint, &mut bench.pipeline);
-            endpoint.handle_datagram(bench.now, path, &mut datagram, &bench.identity, pipeline, &mut effects);
+            endpoint.handle_datagram(bench.now, path, &mut datagram, pipeline, &mut effects);
         }
         prop_assert_eq!(effects.bound, []);
     }

@@ -53,6 +53,8 @@ struct Member {
 
 struct Hosted {
     pipeline: Pipeline,
+    /// How many tracks the directory knows of.
+    tracks: usize,
     scheduled: Option<Instant>,
 }
 
@@ -201,7 +203,7 @@ impl Hub {
             self.pipelines.push(None);
             self.pipelines.len() - 1
         });
-        self.pipelines[key] = Some(Hosted { pipeline: Pipeline::new(id), scheduled: None });
+        self.pipelines[key] = Some(Hosted { pipeline: Pipeline::new(id), tracks: 0, scheduled: None });
         self.pipeline_by_id.insert(id, key);
         let shard = self.exchange.shard();
         self.exchange.tell_all(&Told::Hosts { pipeline: id, shard, asks: true });
@@ -209,12 +211,21 @@ impl Hub {
     }
 
     fn offer(&mut self, now: Instant, id: EndpointId, offer: &Offer) -> Result<Negotiated, MediaError> {
+        let is_full = self.directory.tracks() >= self.config.max_tracks;
         let negotiated = self.fenced(now, id, |endpoint, pipeline, host, effects| {
             let own: Vec<TrackId> = endpoint.tracks().map(|track| track.id).collect();
             let sources = &pipeline.sources;
-            let is_taken =
-                |id: TrackId| !own.contains(&id) && sources.iter().any(|source| source.track.track_id == id);
-            endpoint.handle_offer(now, offer, host, &mut pipeline.session, is_taken, effects)
+            let may_publish = |id: TrackId| {
+                let is_taken = sources.iter().any(|source| source.track.track_id == id);
+                if is_taken && !own.contains(&id) {
+                    Err(MediaError::InvalidSdp("a track id is taken".into()))
+                } else if is_full {
+                    Err(MediaError::Full("tracks"))
+                } else {
+                    Ok(())
+                }
+            };
+            endpoint.handle_offer(now, offer, host, &mut pipeline.session, may_publish, effects)
         })?;
         self.after_description(now, id);
         Ok(negotiated)
@@ -408,12 +419,14 @@ impl Hub {
             let id = hosted.pipeline.id;
             // Its drops stay in the totals.
             self.stats.drops += hosted.pipeline.drops();
+            self.directory.set_tracks(id, self.exchange.shard(), 0);
             self.pipeline_by_id.remove(&id);
             self.pipelines[pipeline] = None;
             self.free_pipelines.push(pipeline);
             let shard = self.exchange.shard();
             self.exchange.tell_all(&Told::Left { pipeline: id, shard });
         } else {
+            self.count_tracks(pipeline);
             self.set_sources(now, key, pipeline, Vec::new());
         }
     }
@@ -465,14 +478,13 @@ impl Hub {
     }
 
     fn hand_in(&mut self, now: Instant, key: EndpointKey, path: Path, datagram: &mut [u8]) {
-        let Some(id) = self.members[key].as_ref().map(|member| member.endpoint.id) else { return };
-        let _: Result<(), _> = self.fenced(now, id, |endpoint, pipeline, host, effects| {
-            endpoint.handle_datagram(now, path, datagram, host.identity, pipeline, effects);
+        let _: Result<(), _> = self.fenced_at(now, key, |endpoint, pipeline, _, effects| {
+            endpoint.handle_datagram(now, path, datagram, pipeline, effects);
             Ok(())
         });
     }
 
-    /// Runs `call` on an endpoint and carries out its effects. A panic closes the endpoint.
+    /// As [`Hub::fenced_at`], for an endpoint by its id.
     fn fenced<T>(
         &mut self,
         now: Instant,
@@ -480,6 +492,16 @@ impl Hub {
         call: impl FnOnce(&mut Endpoint, &mut Pipeline, &Host<'_>, &mut Effects) -> Result<T, MediaError>,
     ) -> Result<T, MediaError> {
         let key = self.by_id.get(&id).copied().ok_or(MediaError::EndpointGone)?;
+        self.fenced_at(now, key, call)
+    }
+
+    /// Runs `call` on an endpoint and carries out its effects. A panic closes the endpoint.
+    fn fenced_at<T>(
+        &mut self,
+        now: Instant,
+        key: EndpointKey,
+        call: impl FnOnce(&mut Endpoint, &mut Pipeline, &Host<'_>, &mut Effects) -> Result<T, MediaError>,
+    ) -> Result<T, MediaError> {
         let member = self.members[key].as_mut().ok_or(MediaError::EndpointGone)?;
         let pipeline_key = member.pipeline;
         let hosted = self.pipelines[pipeline_key].as_mut().ok_or(MediaError::EndpointGone)?;
@@ -538,8 +560,18 @@ impl Hub {
             }
             self.emit(MediaEvent::State { endpoint_id, state });
         }
+        self.count_tracks(pipeline);
         self.schedule_endpoint(now, key);
         self.schedule_pipeline(pipeline);
+    }
+
+    /// Tells the directory how many tracks a pipeline has here, when that has changed.
+    fn count_tracks(&mut self, key: PipelineKey) {
+        let Some(hosted) = &mut self.pipelines[key] else { return };
+        let tracks = hosted.pipeline.session.tracks();
+        if std::mem::replace(&mut hosted.tracks, tracks) != tracks {
+            self.directory.set_tracks(hosted.pipeline.id, self.exchange.shard(), tracks);
+        }
     }
 
     fn forward(&mut self, now: Instant, key: PipelineKey, received: Received) {
@@ -568,8 +600,12 @@ impl Hub {
         ntp: u64,
         rtp: u32,
     ) {
-        let Some(hosted) = &self.pipelines[key] else { return };
-        for route in hosted.pipeline.routes_of(publication).collect::<Vec<_>>() {
+        let mut number = 0;
+        while let Some(hosted) = &self.pipelines[key]
+            && let Some(route) = hosted.pipeline.route_of(publication, number)
+        {
+            number += 1;
+            let Some(route) = route else { continue };
             self.touch(now, route.endpoint, |endpoint, effects| {
                 endpoint.send_report(route.line, ntp, rtp, effects);
             });
@@ -671,8 +707,7 @@ impl Hub {
                         continue;
                     }
                     member.scheduled = None;
-                    let id = member.endpoint.id;
-                    let _: Result<(), _> = self.fenced(now, id, |endpoint, pipeline, _, effects| {
+                    let _: Result<(), _> = self.fenced_at(now, key, |endpoint, pipeline, _, effects| {
                         endpoint.handle_timeout(now, &mut pipeline.session, effects);
                         Ok(())
                     });
@@ -692,6 +727,12 @@ impl Hub {
             }
         }
         false
+    }
+
+    /// Datagrams received since the beginning.
+    #[cfg(test)]
+    pub fn packets_in(&self) -> u64 {
+        self.stats.packets_in
     }
 
     /// Packets sent since the beginning.

@@ -160,6 +160,7 @@ impl Hub {
             for member in pipeline.members.clone() {
                 self.want_offer(now, member);
             }
+            self.count_tracks(key);
         }
     }
 

@@ -30,11 +30,23 @@ pub struct Arrivals {
     next: Option<i64>,
     due: Option<Instant>,
     count: u8,
+    /// Of the feedback that is being written; kept for their memory.
+    statuses: Vec<u8>,
+    deltas: Vec<u8>,
 }
 
 impl Arrivals {
     pub fn new(epoch: Instant) -> Self {
-        Self { epoch, waiting: VecDeque::new(), newest: None, next: None, due: None, count: 0 }
+        Self {
+            epoch,
+            waiting: VecDeque::new(),
+            newest: None,
+            next: None,
+            due: None,
+            count: 0,
+            statuses: Vec::new(),
+            deltas: Vec::new(),
+        }
     }
 
     /// Notes the arrival of a packet with this transport-wide number.
@@ -72,13 +84,12 @@ impl Arrivals {
         }
         self.due = None;
         while !self.waiting.is_empty() {
-            let body = self.feedback();
-            rtcp::write_transport_feedback(sender, ssrc, &body, out);
+            rtcp::write_transport_feedback(sender, ssrc, out, |out| self.write_feedback(out));
         }
     }
 
-    /// One feedback packet's content behind the SSRCs (section 3.1 of the draft).
-    fn feedback(&mut self) -> Vec<u8> {
+    /// Appends one feedback packet's content behind the SSRCs (section 3.1 of the draft).
+    fn write_feedback(&mut self, out: &mut Vec<u8>) {
         let first = self.waiting[0];
         // From the first that was not reported, so that losses are told too.
         let base = self
@@ -87,8 +98,8 @@ impl Arrivals {
             .unwrap_or(first.0);
         let reference = first.1.div_euclid(REFERENCE);
         let mut last = reference * REFERENCE;
-        let mut statuses: Vec<u8> = Vec::new();
-        let mut deltas: Vec<u8> = Vec::new();
+        self.statuses.clear();
+        self.deltas.clear();
         while let Some((number, at)) = self.waiting.front().copied() {
             let index = number - base;
             if index >= i64::from(MAX_STATUSES) {
@@ -96,32 +107,30 @@ impl Arrivals {
             }
             let delta = (at - last).div_euclid(DELTA);
             let Ok(large) = i16::try_from(delta) else { break };
-            statuses.resize(index as usize, 0);
+            self.statuses.resize(index as usize, 0);
             if let Ok(small) = u8::try_from(large) {
-                statuses.push(1);
-                deltas.push(small);
+                self.statuses.push(1);
+                self.deltas.push(small);
             } else {
-                statuses.push(2);
-                deltas.extend_from_slice(&large.to_be_bytes());
+                self.statuses.push(2);
+                self.deltas.extend_from_slice(&large.to_be_bytes());
             }
             last += delta * DELTA;
             self.waiting.pop_front();
         }
-        self.next = Some(base + statuses.len() as i64);
-        let mut body = Vec::with_capacity(8 + statuses.len() / 3 + deltas.len());
-        body.extend_from_slice(&(base as u16).to_be_bytes());
-        body.extend_from_slice(&(statuses.len() as u16).to_be_bytes());
-        body.extend_from_slice(&(reference as u32).to_be_bytes()[1..]);
-        body.push(self.count);
+        self.next = Some(base + self.statuses.len() as i64);
+        out.extend_from_slice(&(base as u16).to_be_bytes());
+        out.extend_from_slice(&(self.statuses.len() as u16).to_be_bytes());
+        out.extend_from_slice(&(reference as u32).to_be_bytes()[1..]);
+        out.push(self.count);
         self.count = self.count.wrapping_add(1);
-        for seven in statuses.chunks(7) {
+        for seven in self.statuses.chunks(7) {
             // A status vector of two-bit symbols (section 3.1.4).
             let symbols =
                 (0..7).fold(0u16, |all, at| all << 2 | u16::from(seven.get(at).copied().unwrap_or(0)));
-            body.extend_from_slice(&(0xc000 | symbols).to_be_bytes());
+            out.extend_from_slice(&(0xc000 | symbols).to_be_bytes());
         }
-        body.extend_from_slice(&deltas);
-        body
+        out.extend_from_slice(&self.deltas);
     }
 }
 

@@ -120,13 +120,23 @@ pub fn write_nack(sender: u32, ssrc: u32, lost: &[Sequence], out: &mut Vec<u8>) 
     }
 }
 
-/// Appends a transport-wide feedback packet around `body`, which starts with the base sequence number
-/// and is padded to whole words.
-pub fn write_transport_feedback(sender: u32, ssrc: u32, body: &[u8], out: &mut Vec<u8>) {
-    head(FORMAT_TRANSPORT_WIDE, TRANSPORT_FEEDBACK, 2 + body.len().div_ceil(4), out);
+/// Appends a transport-wide feedback packet around what `body` appends, which starts with the base sequence
+/// number and is padded to whole words.
+pub fn write_transport_feedback(sender: u32, ssrc: u32, out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    head(FORMAT_TRANSPORT_WIDE, TRANSPORT_FEEDBACK, 0, out);
     put(out, &[sender, ssrc]);
-    out.extend_from_slice(body);
-    out.resize(out.len().next_multiple_of(4), 0);
+    let before = out.len();
+    body(out);
+    out.resize(before + (out.len() - before).next_multiple_of(4), 0);
+    set_length(out, start);
+}
+
+/// Writes how long the packet from `start` to the end has become into its header.
+fn set_length(out: &mut [u8], start: usize) {
+    // Everything written here is far below 2^16 words.
+    let words = ((out.len() - start) / 4 - 1) as u16;
+    out[start + 2..start + 4].copy_from_slice(&words.to_be_bytes());
 }
 
 /// Appends a sender report without report blocks (RFC 3550, section 6.4.1).
@@ -151,12 +161,13 @@ pub struct ReportBlock {
     pub since_last_sender_report: u32,
 }
 
-/// Appends a receiver report with at most 31 blocks.
-pub fn write_receiver_report(sender: u32, blocks: &[ReportBlock], out: &mut Vec<u8>) {
-    let blocks = &blocks[..blocks.len().min(31)];
-    head(blocks.len() as u8, RECEIVER_REPORT, 1 + 6 * blocks.len(), out);
+/// Appends a receiver report with at most 31 blocks; nothing for none.
+pub fn write_receiver_report(sender: u32, blocks: impl Iterator<Item = ReportBlock>, out: &mut Vec<u8>) {
+    let (start, mut count) = (out.len(), 0);
+    head(0, RECEIVER_REPORT, 0, out);
     put(out, &[sender]);
-    for block in blocks {
+    for block in blocks.take(31) {
+        count += 1;
         let lost = block.total_lost.clamp(-0x80_0000, 0x7f_ffff) as u32 & 0xff_ffff;
         put(
             out,
@@ -170,6 +181,12 @@ pub fn write_receiver_report(sender: u32, blocks: &[ReportBlock], out: &mut Vec<
             ],
         );
     }
+    if count == 0 {
+        out.truncate(start);
+        return;
+    }
+    out[start] |= count;
+    set_length(out, start);
 }
 
 #[cfg(test)]
@@ -224,7 +241,7 @@ mod tests {
             since_last_sender_report: 13,
         };
         let mut out = Vec::new();
-        write_receiver_report(1, &[block], &mut out);
+        write_receiver_report(1, std::iter::once(block), &mut out);
         let report = ReceiverReport::unmarshal(&mut &out[..]).unwrap();
         assert_eq!(report.ssrc, 1);
         let read = &report.reports[0];

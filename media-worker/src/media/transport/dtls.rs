@@ -44,10 +44,6 @@ impl Identity {
         Ok(Self { provider, certificate, fingerprint })
     }
 
-    pub fn provider(&self) -> &dyn RTCCryptoProvider {
-        self.provider.as_ref()
-    }
-
     /// The certificate's SHA-256 as `a=fingerprint` has it.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint

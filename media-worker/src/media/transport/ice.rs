@@ -5,12 +5,10 @@
 
 use std::net::SocketAddr;
 
-use bytes::BytesMut;
 use rand::RngExt;
-use rtc::crypto::RTCCrypto;
 
 use super::Path;
-use super::stun::Request;
+use super::stun::{Request, Response};
 
 /// Credentials of one side (RFC 8839, section 5.4).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +46,7 @@ pub const MAX_PATHS: usize = 16;
 /// What an authentic check changed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Checked {
-    pub response: BytesMut,
+    pub response: Response,
     /// The path is new: datagrams from there belong to this endpoint now.
     pub bound: bool,
     /// A path that is forgotten to make room.
@@ -116,12 +114,7 @@ impl Agent {
     }
 
     /// Answers a check, or not when it is not authentic.
-    pub fn handle_check(
-        &mut self,
-        path: Path,
-        request: &Request<'_>,
-        crypto: &dyn RTCCrypto,
-    ) -> Option<Checked> {
+    pub fn handle_check(&mut self, path: Path, request: &Request<'_>) -> Option<Checked> {
         let is_current = request.server_fragment == self.local.fragment;
         let credentials = if is_current {
             &self.local
@@ -130,13 +123,13 @@ impl Agent {
         };
         let expected = self.remote.as_ref().filter(|_| is_current);
         if expected.is_some_and(|remote| remote.fragment != request.client_fragment)
-            || !request.is_authentic(&credentials.password, crypto)
+            || !request.is_authentic(&credentials.password)
         {
             return None;
         }
         // A dual-stack socket shows IPv4 clients as mapped IPv6 addresses; they know themselves as IPv4.
         let seen_from = SocketAddr::new(path.remote.ip().to_canonical(), path.remote.port());
-        let response = request.success(seen_from, &credentials.password, crypto)?;
+        let response = request.success(seen_from, &credentials.password);
         let bound = !self.paths.contains(&path);
         let mut forgotten = None;
         if bound {
@@ -170,8 +163,6 @@ pub enum Restart {
 
 #[cfg(test)]
 mod tests {
-    use rtc::crypto::default_provider;
-
     use super::super::stun;
     use super::*;
 
@@ -190,10 +181,9 @@ mod tests {
         client: &str,
         nominates: bool,
     ) -> Option<Checked> {
-        let provider = default_provider().unwrap();
         let user = format!("{}:{client}", to.fragment);
-        let datagram = stun::request(&user, &to.password, nominates, provider.crypto());
-        agent.handle_check(from, &stun::Request::parse(&datagram).unwrap(), provider.crypto())
+        let datagram = stun::request(&user, &to.password, nominates);
+        agent.handle_check(from, &stun::Request::parse(&datagram).unwrap())
     }
 
     #[test]

@@ -4,8 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use bytes::{BufMut, BytesMut};
-use rtc::crypto::{HmacAlgorithm, RTCCrypto};
+use aws_lc_rs::hmac;
 
 const HEADER: usize = 20;
 const MAGIC_COOKIE: u32 = 0x2112_a442;
@@ -22,6 +21,8 @@ const FINGERPRINT: u16 = 0x8028;
 const INTEGRITY: usize = 20;
 /// RFC 8489, section 14.7: the CRC is XORed with this ("STUN").
 const FINGERPRINT_XOR: u32 = 0x5354_554e;
+/// Header, XOR-MAPPED-ADDRESS of an IPv6 address, MESSAGE-INTEGRITY and FINGERPRINT.
+const LONGEST_RESPONSE: usize = HEADER + 24 + 24 + 8;
 
 /// A binding request, well formed but not yet believed.
 #[derive(Debug, Clone, Copy)]
@@ -82,63 +83,85 @@ impl<'a> Request<'a> {
     }
 
     /// Whether whoever sent it knows `password` (RFC 8489, section 14.5).
-    pub fn is_authentic(&self, password: &str, crypto: &dyn RTCCrypto) -> bool {
+    pub fn is_authentic(&self, password: &str) -> bool {
         let (at, expected) = self.integrity;
         // The length field counts up to and including the integrity attribute.
         let Ok(length) = u16::try_from(at - HEADER + 4 + INTEGRITY) else { return false };
-        let protected = [&self.datagram[..2], &length.to_be_bytes(), &self.datagram[4..at]];
-        let Ok(mut hmac) = crypto.new_hmac(HmacAlgorithm::Sha1, password.as_bytes()) else { return false };
-        hmac.verify(&protected, expected).is_ok()
+        let mut hmac = hmac::Context::with_key(&key(password));
+        hmac.update(&self.datagram[..2]);
+        hmac.update(&length.to_be_bytes());
+        hmac.update(&self.datagram[4..at]);
+        aws_lc_rs::constant_time::verify_slices_are_equal(hmac.sign().as_ref(), expected).is_ok()
     }
 
     /// The success response: the address the request was seen from, authenticated with `password`.
-    /// `None` when the crypto provider fails.
-    pub fn success(&self, seen_from: SocketAddr, password: &str, crypto: &dyn RTCCrypto) -> Option<BytesMut> {
-        let mut out = BytesMut::with_capacity(96);
-        out.put_u16(BINDING_SUCCESS);
-        out.put_u16(0);
-        out.put_u32(MAGIC_COOKIE);
-        out.put_slice(&self.transaction);
+    pub fn success(&self, seen_from: SocketAddr, password: &str) -> Response {
+        let mut out = Response { bytes: [0; LONGEST_RESPONSE], length: 0 };
+        out.put_words(&[BINDING_SUCCESS, 0]);
+        out.put(&MAGIC_COOKIE.to_be_bytes());
+        out.put(&self.transaction);
         put_xor_mapped_address(&mut out, seen_from, &self.transaction);
 
-        set_length(&mut out, 4 + INTEGRITY);
-        let mut hmac = crypto.new_hmac(HmacAlgorithm::Sha1, password.as_bytes()).ok()?;
-        let mut integrity = [0; INTEGRITY];
-        hmac.sign(&[&out], &mut integrity).ok()?;
-        out.put_u16(MESSAGE_INTEGRITY);
-        out.put_u16(INTEGRITY as u16);
-        out.put_slice(&integrity);
+        out.set_length(4 + INTEGRITY);
+        let integrity = hmac::sign(&key(password), out.as_bytes());
+        out.put_words(&[MESSAGE_INTEGRITY, INTEGRITY as u16]);
+        out.put(integrity.as_ref());
 
-        set_length(&mut out, 8);
-        let fingerprint = crc32(&out) ^ FINGERPRINT_XOR;
-        out.put_u16(FINGERPRINT);
-        out.put_u16(4);
-        out.put_u32(fingerprint);
-        Some(out)
+        out.set_length(8);
+        let fingerprint = crc32(out.as_bytes()) ^ FINGERPRINT_XOR;
+        out.put_words(&[FINGERPRINT, 4]);
+        out.put(&fingerprint.to_be_bytes());
+        out
     }
 }
 
-/// Sets the length field as if `more` bytes followed what is written already.
-fn set_length(message: &mut BytesMut, more: usize) {
-    // The messages written here are below 100 bytes.
-    let length = (message.len() - HEADER + more) as u16;
-    message[2..4].copy_from_slice(&length.to_be_bytes());
+fn key(password: &str) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, password.as_bytes())
+}
+
+/// A response, without memory of its own: clients check every few seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Response {
+    bytes: [u8; LONGEST_RESPONSE],
+    length: usize,
+}
+
+impl Response {
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        let end = self.length + bytes.len();
+        self.bytes[self.length..end].copy_from_slice(bytes);
+        self.length = end;
+    }
+
+    fn put_words(&mut self, words: &[u16]) {
+        for word in words {
+            self.put(&word.to_be_bytes());
+        }
+    }
+
+    /// Sets the length field as if `more` bytes followed what is written already.
+    fn set_length(&mut self, more: usize) {
+        let length = (self.length - HEADER + more) as u16;
+        self.bytes[2..4].copy_from_slice(&length.to_be_bytes());
+    }
 }
 
 /// RFC 8489, section 14.2.
-fn put_xor_mapped_address(out: &mut BytesMut, address: SocketAddr, transaction: &[u8; 12]) {
+fn put_xor_mapped_address(out: &mut Response, address: SocketAddr, transaction: &[u8; 12]) {
     let mut mask = [0; 16];
     mask[..4].copy_from_slice(&MAGIC_COOKIE.to_be_bytes());
     mask[4..].copy_from_slice(transaction);
     let port = address.port() ^ (MAGIC_COOKIE >> 16) as u16;
     let mut put = |family: u8, octets: &[u8]| {
-        out.put_u16(XOR_MAPPED_ADDRESS);
-        out.put_u16(4 + octets.len() as u16);
-        out.put_u8(0);
-        out.put_u8(family);
-        out.put_u16(port);
+        out.put_words(&[XOR_MAPPED_ADDRESS, 4 + octets.len() as u16]);
+        out.put(&[0, family]);
+        out.put_words(&[port]);
         for (octet, mask) in octets.iter().zip(mask) {
-            out.put_u8(octet ^ mask);
+            out.put(&[octet ^ mask]);
         }
     };
     match address.ip() {
@@ -169,8 +192,9 @@ fn crc32(data: &[u8]) -> u32 {
 
 /// Builds a binding request as a client would; for tests here and next door.
 #[cfg(test)]
-pub fn request(user: &str, password: &str, nominates: bool, crypto: &dyn RTCCrypto) -> Vec<u8> {
-    let mut out = BytesMut::new();
+pub fn request(user: &str, password: &str, nominates: bool) -> Vec<u8> {
+    use bytes::BufMut;
+    let mut out = Vec::new();
     out.put_u16(BINDING_REQUEST);
     out.put_u16(0);
     out.put_u32(MAGIC_COOKIE);
@@ -183,13 +207,13 @@ pub fn request(user: &str, password: &str, nominates: bool, crypto: &dyn RTCCryp
         out.put_u16(USE_CANDIDATE);
         out.put_u16(0);
     }
-    set_length(&mut out, 4 + INTEGRITY);
-    let mut integrity = [0; INTEGRITY];
-    crypto.new_hmac(HmacAlgorithm::Sha1, password.as_bytes()).unwrap().sign(&[&out], &mut integrity).unwrap();
+    let length = (out.len() - HEADER + 4 + INTEGRITY) as u16;
+    out[2..4].copy_from_slice(&length.to_be_bytes());
+    let integrity = hmac::sign(&key(password), &out);
     out.put_u16(MESSAGE_INTEGRITY);
     out.put_u16(INTEGRITY as u16);
-    out.put_slice(&integrity);
-    out.to_vec()
+    out.put_slice(integrity.as_ref());
+    out
 }
 
 #[cfg(test)]
@@ -203,24 +227,21 @@ mod tests {
 
     #[test]
     fn believes_the_password_and_nothing_else() {
-        let provider = default_provider().unwrap();
-        let datagram = request("server:client", "secret", true, provider.crypto());
+        let datagram = request("server:client", "secret", true);
         let request = Request::parse(&datagram).unwrap();
         assert_eq!((request.server_fragment, request.client_fragment), ("server", "client"));
         assert!(request.nominates);
-        assert!(request.is_authentic("secret", provider.crypto()));
-        assert!(!request.is_authentic("guess", provider.crypto()));
+        assert!(request.is_authentic("secret"));
+        assert!(!request.is_authentic("guess"));
     }
 
     #[test]
     fn a_changed_request_is_not_authentic() {
-        let provider = default_provider().unwrap();
-        let datagram = request("server:client", "secret", false, provider.crypto());
+        let datagram = request("server:client", "secret", false);
         for at in 0..datagram.len() {
             let mut changed = datagram.clone();
             changed[at] ^= 1;
-            let believed =
-                Request::parse(&changed).is_some_and(|it| it.is_authentic("secret", provider.crypto()));
+            let believed = Request::parse(&changed).is_some_and(|it| it.is_authentic("secret"));
             assert!(!believed, "byte {at} is not protected");
         }
     }
@@ -228,13 +249,12 @@ mod tests {
     #[test]
     fn another_implementation_reads_the_response() {
         let provider = default_provider().unwrap();
-        let datagram = request("server:client", "secret", false, provider.crypto());
+        let datagram = request("server:client", "secret", false);
         for address in ["192.0.2.7:4711", "[2001:db8::7]:4711"] {
             let address: SocketAddr = address.parse().unwrap();
-            let response =
-                Request::parse(&datagram).unwrap().success(address, "secret", provider.crypto()).unwrap();
+            let response = Request::parse(&datagram).unwrap().success(address, "secret");
             let mut message = Message::new();
-            message.unmarshal_binary(&response).unwrap();
+            message.unmarshal_binary(response.as_bytes()).unwrap();
             rtc::stun::fingerprint::FINGERPRINT.check(&message).unwrap();
             let mut seen = XorMappedAddress::default();
             seen.get_from(&message).unwrap();
@@ -259,8 +279,7 @@ mod tests {
                 datagram[4..8].copy_from_slice(&MAGIC_COOKIE.to_be_bytes());
             }
             if let Some(request) = Request::parse(&datagram) {
-                let provider = default_provider().unwrap();
-                prop_assert!(!request.is_authentic("secret", provider.crypto()));
+                prop_assert!(!request.is_authentic("secret"));
             }
         }
     }

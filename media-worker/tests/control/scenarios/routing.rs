@@ -4,11 +4,12 @@ use std::collections::HashSet;
 
 use common::broker::topology;
 use common::message::{CommandBody, ErrorCode, LeaveReason, ReplyBody, Target};
-use common::model::{EndpointId, ParticipantId, PipelineId, SessionId, WorkerId};
+use common::model::{EndpointId, ParticipantId, Pipeline, PipelineId, PipelineState, SessionId, WorkerId};
+use common::store::Guarded;
 use futures::future::join_all;
 
-use crate::control::System;
 use crate::control::api::{join_body, joined};
+use crate::control::{System, config};
 
 pub async fn concurrent_first_joins_agree_on_one_pipeline(system: System) {
     let workers = [system.worker().await, system.worker().await, system.worker().await];
@@ -87,6 +88,42 @@ pub async fn a_target_that_is_wrong_in_any_part_is_gone(system: System) {
     let command = CommandBody::Candidates { target: right, candidates: Vec::new() };
     assert_eq!(api.tell(right.worker_id, command).await, Ok(ReplyBody::Accepted));
     worker.stop().await;
+}
+
+pub async fn a_full_worker_refuses_its_own_and_lets_others_place_elsewhere(system: System) {
+    let mut small = config();
+    small.media.max_endpoints = 1;
+    let full = system.worker_with(small, system.store.clone()).await;
+    let api = system.api().await;
+    let crowded = api.create().await;
+    api.join(crowded).await;
+    let refused = |session| {
+        let (api, id) = (&api, full.worker.id());
+        async move {
+            api.tell(id, join_body(session, ParticipantId::new(), None))
+                .await
+                .expect_err("to be refused")
+                .code
+        }
+    };
+    assert_eq!(refused(crowded).await, ErrorCode::Unavailable);
+    let empty = api.create().await;
+    assert_eq!(refused(empty).await, ErrorCode::Unavailable, "there is nobody else");
+    let stored = system.store.session(empty).await.unwrap().unwrap();
+    assert_eq!(stored.pipelines, [], "it waits for nobody in particular");
+
+    let roomy = system.worker().await;
+    // Placed at the full one before that was known of it: whoever comes first moves it.
+    let pipeline =
+        Pipeline { id: PipelineId::new(), worker_id: full.worker.id(), state: PipelineState::Ready };
+    let placed = system.store.place_pipeline(empty, stored.epoch, &pipeline).await.unwrap();
+    assert!(matches!(placed, Guarded::Applied(_)));
+    assert_eq!(api.join(empty).await.joined.target.worker_id, roomy.worker.id());
+    assert_eq!(refused(crowded).await, ErrorCode::Unavailable, "those who are there keep it where it is");
+    assert_eq!((full.endpoints().await, roomy.endpoints().await), (1, 1));
+    for worker in [full, roomy] {
+        worker.stop().await;
+    }
 }
 
 pub async fn workers_attach_through_the_change_stream_and_after_a_restart(system: System) {

@@ -1,0 +1,67 @@
+//! What this worker may take, and whether it has got there: endpoints, packets a second, tracks, memory.
+//!
+//! A worker that refuses in time keeps its promises to who is there already. All limits are asked when an endpoint is
+//! opened, and the one on tracks again when one is published; never for a packet.
+
+mod memory;
+mod rate;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::MediaConfig;
+use memory::Memory;
+use rate::Rate;
+
+/// See the module.
+pub struct Limits {
+    sent: Arc<AtomicU64>,
+    rate: Rate,
+    memory: Memory,
+    max_packets_per_second: u64,
+    max_tracks: usize,
+}
+
+impl Limits {
+    pub fn new(config: &MediaConfig) -> Self {
+        Self {
+            sent: Arc::default(),
+            rate: Rate::new(),
+            memory: Memory::new(config.max_memory_bytes),
+            max_packets_per_second: config.max_packets_per_second,
+            max_tracks: config.max_tracks,
+        }
+    }
+
+    /// Where the media threads count the packets that they send, once for each batch.
+    pub fn sent(&self) -> &Arc<AtomicU64> {
+        &self.sent
+    }
+
+    /// The limit that was reached, if any, with so many tracks.
+    pub fn reached(&self, tracks: usize) -> Option<&'static str> {
+        if self.rate.per_second(self.sent.load(Ordering::Relaxed)) > self.max_packets_per_second {
+            Some("packets per second")
+        } else if tracks >= self.max_tracks {
+            Some("tracks")
+        } else if self.memory.is_exceeded() {
+            Some("memory")
+        } else {
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tracks_and_memory_are_limits() {
+        let config = MediaConfig { max_tracks: 5, ..MediaConfig::default() };
+        let limits = Limits::new(&config);
+        assert_eq!((limits.reached(4), limits.reached(5)), (None, Some("tracks")));
+        let limits = Limits::new(&MediaConfig { max_memory_bytes: 1, ..config });
+        assert_eq!(limits.reached(0), Some("memory"));
+    }
+}
