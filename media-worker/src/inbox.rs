@@ -72,7 +72,7 @@ pub(crate) async fn run(context: &Arc<Context>, mut inbox: Box<dyn Inbox>, stop:
 fn accept(context: &Arc<Context>, delivery: Delivery, under_way: &TaskTracker) {
     let guard = under_way.token();
     if delivery.message.body.is_empty() && delivery.message.message_id == topology::PING {
-        tokio::spawn(async move {
+        common::ambient::spawn(async move {
             settled(delivery.acknowledge().await);
             drop(guard);
         });
@@ -89,7 +89,7 @@ fn accept(context: &Arc<Context>, delivery: Delivery, under_way: &TaskTracker) {
         }
         Err(undecodable) => {
             let context = context.clone();
-            tokio::spawn(async move {
+            common::ambient::spawn(async move {
                 turn_away(&context, delivery, undecodable).await;
                 drop(guard);
             });

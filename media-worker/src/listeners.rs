@@ -129,13 +129,13 @@ impl Listener {
         }
         let stop = self.context.stop_intake.child_token();
         self.attached.insert(session_id, stop.clone());
-        tokio::spawn(session_inbox(self.context.clone(), self.opening.clone(), session_id, stop));
+        common::ambient::spawn(session_inbox(self.context.clone(), self.opening.clone(), session_id, stop));
     }
 
     fn detach(&mut self, session_id: SessionId) {
         let Some(stop) = self.attached.remove(&session_id) else { return };
         let context = self.context.clone();
-        tokio::spawn(async move {
+        common::ambient::spawn(async move {
             context.close_session_here(session_id).await;
             // Until its queue is deleted, commands that were on their way get their answer.
             let _ = stop.run_until_cancelled(tokio::time::sleep(2 * LINGER)).await;

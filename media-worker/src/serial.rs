@@ -58,7 +58,7 @@ where
         }
         queues.insert(key.clone(), VecDeque::new());
         drop(queues);
-        tokio::spawn(self.inner.clone().run(key, item));
+        common::ambient::spawn(self.inner.clone().run(key, item));
         None
     }
 

@@ -6,9 +6,10 @@
 //! what it had queued for them is dropped), or the store is away (go on: media and its signalling do not need it, and
 //! every write is guarded).
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +31,10 @@ impl Known {
 
 /// The standing of this worker, written by the heartbeat.
 pub(crate) struct Standing {
-    known: watch::Sender<Known>,
+    known: Mutex<Known>,
+    /// Wakes those who wait in the order in which they came (a `watch` channel picks by chance, and a simulation would
+    /// not replay).
+    changed: Notify,
     lease: Duration,
 }
 
@@ -38,12 +42,22 @@ impl Standing {
     /// Good for one lease from now: that long the row put at the start is good.
     pub fn new(lease: Duration) -> Self {
         let known = Known { renewed_at: Instant::now(), failed_at: None, released: false };
-        Self { known: watch::Sender::new(known), lease }
+        Self { known: Mutex::new(known), changed: Notify::new(), lease }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        // Nothing that can panic runs under this lock.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Known)) {
+        change(&mut self.lock());
+        self.changed.notify_waiters();
     }
 
     /// The lease was renewed by a call that began at `begun`.
     pub fn renewed(&self, begun: Instant) {
-        self.known.send_modify(|known| {
+        self.change(|known| {
             known.renewed_at = begun;
             known.failed_at = None;
         });
@@ -51,24 +65,26 @@ impl Standing {
 
     /// The store did not answer.
     pub fn failed(&self) {
-        self.known.send_modify(|known| known.failed_at = Some(Instant::now()));
+        self.change(|known| known.failed_at = Some(Instant::now()));
     }
 
     /// From now on nothing waits.
     pub fn release(&self) {
-        self.known.send_modify(|known| known.released = true);
+        self.change(|known| known.released = true);
     }
 
     /// Returns when the worker may act: nearly always at once.
     ///
     /// Cancel safe.
     pub async fn good(&self) {
-        if self.known.borrow().allows(Instant::now(), self.lease) {
-            return;
+        loop {
+            // From here on a change is not missed.
+            let changed = self.changed.notified();
+            if self.lock().allows(Instant::now(), self.lease) {
+                return;
+            }
+            changed.await;
         }
-        let mut known = self.known.subscribe();
-        // The sender lives in `self`.
-        let _ = known.wait_for(|known| known.allows(Instant::now(), self.lease)).await;
     }
 }
 

@@ -73,7 +73,7 @@ impl Timeline {
     /// Starts the task that writes. When `stop` is cancelled, what is not written by then is lost with the process.
     pub fn start(store: Arc<dyn Store>, stop: CancellationToken) -> Self {
         let (queue, items) = mpsc::channel(QUEUE);
-        tokio::spawn(async move {
+        common::ambient::spawn(async move {
             let _ = stop.run_until_cancelled(write(&*store, items)).await;
         });
         Self { queue }

@@ -239,9 +239,10 @@ impl Worker {
     fn vital(&self, what: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let context = self.context.clone();
         let ended = self.ended.clone();
-        let task = self.tasks.spawn(async move { context.stop.run_until_cancelled(task).await });
+        let task = async move { context.stop.run_until_cancelled(task).await };
+        let task = common::ambient::spawn(self.tasks.track_future(task));
         let context = self.context.clone();
-        self.tasks.spawn(async move {
+        let watched = async move {
             let outcome = task.await;
             if context.stop_intake.is_cancelled() || context.is_stopping() {
                 return;
@@ -250,7 +251,8 @@ impl Worker {
             tracing::error!(worker_id = %context.worker_id, what, panicked, "a vital task ended");
             ended.happened.store(true, Ordering::Release);
             ended.notify.notify_waiters();
-        });
+        };
+        common::ambient::spawn(self.tasks.track_future(watched));
     }
 }
 

@@ -63,9 +63,14 @@ impl ApiState {
             shutdown.clone(),
         );
         let on_peer = readers.clone();
-        tokio::spawn(replies.clone().read(broker.clone(), inbox, shutdown.clone(), move |message| {
-            on_peer.handle_peer(message);
-        }));
+        common::ambient::spawn(replies.clone().read(
+            broker.clone(),
+            inbox,
+            shutdown.clone(),
+            move |message| {
+                on_peer.handle_peer(message);
+            },
+        ));
         let owners = Mutex::default();
         Ok(Self(Arc::new(Shared { config, broker, store, replies, readers, shutdown, owners })))
     }

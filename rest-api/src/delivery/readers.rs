@@ -192,7 +192,7 @@ impl Readers {
         let (slots, asked) = (Mutex::default(), Mutex::default());
         let readers =
             Self(Arc::new(Shared { instance, reply_to, broker, store, timings, shutdown, slots, asked }));
-        tokio::spawn(readers.clone().sweep());
+        common::ambient::spawn(readers.clone().sweep());
         readers
     }
 
@@ -242,7 +242,7 @@ impl Readers {
                 let Some(slot) = slot else { return };
                 let readers = self.clone();
                 let age = Duration::from_millis(age_ms);
-                tokio::spawn(async move {
+                common::ambient::spawn(async move {
                     if let Some(outcome) = let_go(&slot, cursor, age).await {
                         readers.answer(reply_to, request_id, outcome).await;
                     }
@@ -343,7 +343,7 @@ impl Readers {
         cursor: Option<EventId>,
         since: Instant,
     ) -> Result<Option<LetGo>, BrokerError> {
-        let request_id = Uuid::new_v4();
+        let request_id = common::ambient::uuid();
         let message = PeerMessage::LetGo {
             request_id,
             session_id: recipient.session,

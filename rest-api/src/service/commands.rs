@@ -127,7 +127,7 @@ where
     let (sent, is_sent) = oneshot::channel();
     let job = Job { state: state.clone(), context: context.clone(), route, body };
     let span = tracing::info_span!("command", command_id = %context.command_id);
-    tokio::spawn(
+    common::ambient::spawn(
         async move {
             let state = job.state.clone();
             let command_id = job.context.command_id;
