@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use common::broker::topology;
 use common::message::{EventBody, LeaveReason};
 use common::model::{EndpointId, ParticipantId, SessionId, WorkerId};
 use common::store::{Guarded, Outlined, RemoveIf, SessionOutline, StoreResult};
@@ -59,9 +60,7 @@ impl Sweeper {
         let hosted = close_stale_pipelines(context).await?;
         self.remove_left_behind(context, unattended.iter().chain(&hosted)).await?;
         self.close_empty(context, &unattended).await?;
-        let before = UnixMillis(UnixMillis::now().0.saturating_sub(millis(context.config.closed_retention)));
-        context.store.delete_closed_sessions(before).await?;
-        Ok(())
+        forget_ended(context).await
     }
 
     async fn remove_left_behind(
@@ -95,16 +94,40 @@ impl Sweeper {
         let empty =
             sessions.iter().filter(|session| session.participants.is_empty()).map(|session| session.id);
         for session_id in self.empty.exhausted(empty, Instant::now(), limit) {
-            // Somebody may have come since the listing. Who comes between this look and the close finds the session
-            // ended, as it would have a moment later.
-            let now = context.store.session(session_id).await?;
-            if now.is_some_and(|session| session.participants.is_empty()) {
-                timeline::because(timeline::reason("empty"), close::close_session(context, session_id))
-                    .await?;
-            }
+            // Refused when somebody has come since the listing.
+            let close = close::close_empty_session(context, session_id);
+            timeline::because(timeline::reason("empty"), close).await?;
         }
         Ok(())
     }
+}
+
+/// Removes the records of sessions that ended long ago, and before that what their end may have left at the broker: who
+/// closed one may have died before it had cleared up, and a process that lost its connection meanwhile has declared
+/// again what it knew. An exchange does not expire.
+async fn forget_ended(context: &Context) -> StoreResult<()> {
+    let before = UnixMillis(UnixMillis::now().0.saturating_sub(millis(context.config.closed_retention)));
+    let mut ended: Vec<SessionId> = Vec::new();
+    loop {
+        let page = context.store.closed_sessions(before, ended.last().copied(), PAGE).await?;
+        let is_last = page.len() < PAGE as usize;
+        ended.extend(page);
+        if is_last {
+            break;
+        }
+    }
+    for id in &ended {
+        let queue = context.broker.delete_queue(&topology::session_queue_name(*id)).await;
+        let exchange = context.broker.delete_exchange(&topology::session_exchange_name(*id)).await;
+        if let Err(error) = queue.and(exchange) {
+            tracing::warn!(session_id = %id, %error, "the record stays until the broker is cleared");
+            return Ok(());
+        }
+    }
+    if !ended.is_empty() {
+        context.store.delete_closed_sessions(before).await?;
+    }
+    Ok(())
 }
 
 async fn outlines(context: &Context, which: Outlined<'_>) -> StoreResult<Vec<SessionOutline>> {

@@ -217,6 +217,19 @@ impl<S: Store> Store for Metered<S> {
         measured("close_session", self.0.close_session(session, at)).await
     }
 
+    async fn close_empty_session(&self, session: SessionId, at: UnixMillis) -> StoreResult<Guarded> {
+        measured("close_empty_session", self.0.close_empty_session(session, at)).await
+    }
+
+    async fn closed_sessions(
+        &self,
+        before: UnixMillis,
+        after: Option<SessionId>,
+        limit: u32,
+    ) -> StoreResult<Vec<SessionId>> {
+        measured("closed_sessions", self.0.closed_sessions(before, after, limit)).await
+    }
+
     async fn delete_closed_sessions(&self, before: UnixMillis) -> StoreResult<u64> {
         measured("delete_closed_sessions", self.0.delete_closed_sessions(before)).await
     }

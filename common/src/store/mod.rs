@@ -117,7 +117,7 @@ pub enum RemoveIf {
 
 impl RemoveIf {
     /// Whether a participant with this endpoint may be removed.
-    fn allows(self, current: Option<&Endpoint>) -> bool {
+    pub fn allows(self, current: Option<&Endpoint>) -> bool {
         let is = |id| current.filter(|current| current.id == id);
         match self {
             Self::Present => true,
@@ -305,6 +305,17 @@ pub trait Store: Send + Sync + 'static {
 
     /// Closes it: `state`, `closed_at`, no participants, no pipelines. Guard = open.
     async fn close_session(&self, session: SessionId, at: UnixMillis) -> StoreResult<Guarded>;
+
+    /// The same, when nobody is in it. Guard = open, no participants.
+    async fn close_empty_session(&self, session: SessionId, at: UnixMillis) -> StoreResult<Guarded>;
+
+    /// The ids of sessions that closed before `before`, in order: at most `limit`, of those after `after`.
+    async fn closed_sessions(
+        &self,
+        before: UnixMillis,
+        after: Option<SessionId>,
+        limit: u32,
+    ) -> StoreResult<Vec<SessionId>>;
 
     /// Removes closed sessions that closed before `before`; returns how many.
     async fn delete_closed_sessions(&self, before: UnixMillis) -> StoreResult<u64>;

@@ -36,15 +36,24 @@ pub(super) async fn close(context: &Context, invocation: &Invocation, session_id
 }
 
 /// Closes the session in the store and, if it was open until now (`true`), everything that belongs to it.
-pub(crate) async fn close_session(context: &Context, session_id: SessionId) -> StoreResult<bool> {
-    match context.store.close_session(session_id, UnixMillis::now()).await? {
-        Guarded::Applied(_) => {
-            tracing::info!(%session_id, "session closed");
-            finish(context, session_id).await;
-            Ok(true)
-        }
-        Guarded::Refused(_) => Ok(false),
+async fn close_session(context: &Context, session_id: SessionId) -> StoreResult<bool> {
+    let closed = context.store.close_session(session_id, UnixMillis::now()).await?;
+    Ok(finish_if_applied(context, session_id, &closed).await)
+}
+
+/// The same, if nobody is in it at that very moment.
+pub(crate) async fn close_empty_session(context: &Context, session_id: SessionId) -> StoreResult<bool> {
+    let closed = context.store.close_empty_session(session_id, UnixMillis::now()).await?;
+    Ok(finish_if_applied(context, session_id, &closed).await)
+}
+
+async fn finish_if_applied(context: &Context, session_id: SessionId, closed: &Guarded) -> bool {
+    let closed = matches!(closed, Guarded::Applied(_));
+    if closed {
+        tracing::info!(%session_id, "session closed");
+        finish(context, session_id).await;
     }
+    closed
 }
 
 async fn finish(context: &Context, session_id: SessionId) {
@@ -52,7 +61,7 @@ async fn finish(context: &Context, session_id: SessionId) {
     context.reporter.delete_exchange(session_id);
     context.close_session_here(session_id).await;
     let (broker, stop) = (context.broker.clone(), context.stop.clone());
-    tokio::spawn(async move {
+    common::ambient::spawn(async move {
         // When this worker stops meanwhile, the queue expires by itself: no worker reads it any more.
         if stop.run_until_cancelled(tokio::time::sleep(LINGER)).await.is_some()
             && let Err(error) = broker.delete_queue(&topology::session_queue_name(session_id)).await

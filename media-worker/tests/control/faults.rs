@@ -142,6 +142,8 @@ checked! {
     set_track_muted(session: SessionId, participant: ParticipantId, track: TrackId, muted: bool) -> Guarded;
     remove_participant(session: SessionId, participant: ParticipantId, only_if: RemoveIf) -> Guarded;
     close_session(session: SessionId, at: UnixMillis) -> Guarded;
+    close_empty_session(session: SessionId, at: UnixMillis) -> Guarded;
+    closed_sessions(before: UnixMillis, after: Option<SessionId>, limit: u32) -> Vec<SessionId>;
     delete_closed_sessions(before: UnixMillis) -> u64;
     put_worker(worker: &Worker) -> ();
     renew_worker(worker: &Worker) -> bool;

@@ -58,6 +58,7 @@ macro_rules! run_scenarios {
             lost: a_dead_workers_sessions_are_interrupted_once_its_lease_ran_out,
             lost: a_worker_declared_dead_starts_anew,
             lost: who_does_not_rejoin_and_sessions_that_stay_empty_are_cleared_away,
+            lost: what_an_ended_session_has_left_at_the_broker_goes_before_its_record,
             drain: a_drained_worker_keeps_the_old_endpoints_until_everyone_has_moved,
             drain: who_moves_before_the_old_endpoint_connected_is_not_waited_for,
             drain: who_joins_during_a_move_is_placed_with_those_who_have_moved,

@@ -115,6 +115,11 @@ pub async fn only_sessions_closed_long_ago_are_deleted(store: Arc<dyn Store>) {
     }
     store.close_session(long_ago.id, UnixMillis(99)).await.unwrap();
     store.close_session(recently.id, UnixMillis(100)).await.unwrap();
+    assert_eq!(store.closed_sessions(UnixMillis(100), None, 10).await.unwrap(), [long_ago.id]);
+    assert_eq!(store.closed_sessions(UnixMillis(100), Some(long_ago.id), 10).await.unwrap(), []);
+    let both = store.closed_sessions(UnixMillis(101), None, 10).await.unwrap();
+    assert_eq!(both, [long_ago.id.min(recently.id), long_ago.id.max(recently.id)]);
+    assert_eq!(store.closed_sessions(UnixMillis(101), None, 1).await.unwrap(), both[..1]);
     assert_eq!(store.delete_closed_sessions(UnixMillis(100)).await.unwrap(), 1);
     assert_eq!(store.session(long_ago.id).await.unwrap(), None);
     assert_eq!(read(&store, recently.id).await.state, SessionState::Closed);

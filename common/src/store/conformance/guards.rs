@@ -366,6 +366,21 @@ pub async fn closing_ends_everything_once(store: Arc<dyn Store>) {
     }
 }
 
+pub async fn a_session_with_somebody_in_it_is_not_closed_as_an_empty_one(store: Arc<dyn Store>) {
+    let (stored, _) = placed(&store, &["a"]).await;
+    let outcome = store.close_empty_session(stored.id, UnixMillis(42)).await.unwrap();
+    nothing_written(&store, &stored, outcome).await;
+    let leaver = stored.participants[0].id;
+    let empty = applied(store.remove_participant(stored.id, leaver, RemoveIf::Present).await.unwrap());
+    let closed = applied(store.close_empty_session(stored.id, UnixMillis(43)).await.unwrap());
+    let expected =
+        Session { state: SessionState::Closed, closed_at: Some(UnixMillis(43)), pipelines: vec![], ..empty };
+    assert_eq!(closed, expected);
+    nothing_written(&store, &expected, store.close_empty_session(stored.id, UnixMillis(44)).await.unwrap())
+        .await;
+    assert_eq!(refused(store.close_empty_session(SessionId::new(), UnixMillis(1)).await.unwrap()), None);
+}
+
 pub async fn nothing_changes_a_session_that_is_not_there(store: Arc<dyn Store>) {
     let (stored, pipeline) = placed(&store, &["a"]).await;
     let missing = SessionId::new();

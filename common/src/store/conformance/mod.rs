@@ -48,6 +48,7 @@ macro_rules! store_conformance {
             the_participant_follows_its_endpoint, endpoint_state_needs_that_endpoint, tracks_need_that_endpoint,
             muting_needs_that_track, removing_needs_that_participant_and_endpoint,
             who_lost_the_session_writes_nothing_about_its_endpoints, closing_ends_everything_once,
+            a_session_with_somebody_in_it_is_not_closed_as_an_empty_one,
             nothing_changes_a_session_that_is_not_there
         }
         $crate::store_conformance! { $run, races:

@@ -148,6 +148,22 @@ fn is_outlined(session: &Session, which: Outlined<'_>) -> bool {
         }
 }
 
+fn closed_before(session: &Session, before: UnixMillis) -> bool {
+    session.state == SessionState::Closed && session.closed_at.is_some_and(|at| at < before)
+}
+
+/// `false`: it is closed already.
+fn close(session: &mut Session, at: UnixMillis) -> bool {
+    let open = session.state == SessionState::Open;
+    if open {
+        session.state = SessionState::Closed;
+        session.closed_at = Some(at);
+        session.participants.clear();
+        session.pipelines.clear();
+    }
+    open
+}
+
 /// Takes the pipeline out, and ends what was on it.
 fn end_pipeline(session: &mut Session, pipeline: PipelineId) {
     session.pipelines.retain(|current| current.id != pipeline);
@@ -377,27 +393,32 @@ impl Store for EmbeddedStore {
     }
 
     async fn close_session(&self, session: SessionId, at: UnixMillis) -> StoreResult<Guarded> {
-        Ok(self.change(session, |session| {
-            let open = session.state == SessionState::Open;
-            if open {
-                session.state = SessionState::Closed;
-                session.closed_at = Some(at);
-                session.participants.clear();
-                session.pipelines.clear();
-            }
-            open
-        }))
+        Ok(self.change(session, |session| close(session, at)))
+    }
+
+    async fn close_empty_session(&self, session: SessionId, at: UnixMillis) -> StoreResult<Guarded> {
+        Ok(self.change(session, |session| session.participants.is_empty() && close(session, at)))
+    }
+
+    async fn closed_sessions(
+        &self,
+        before: UnixMillis,
+        after: Option<SessionId>,
+        limit: u32,
+    ) -> StoreResult<Vec<SessionId>> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let state = self.lock();
+        let found = state.sessions.range((from, Bound::Unbounded)).map(|(_, session)| session);
+        let closed = found.filter(|session| closed_before(session, before)).take(limit as usize);
+        Ok(closed.map(|session| session.id).collect())
     }
 
     async fn delete_closed_sessions(&self, before: UnixMillis) -> StoreResult<u64> {
         let mut state = self.lock();
-        let closed_before = |session: &Session| {
-            session.state == SessionState::Closed && session.closed_at.is_some_and(|at| at < before)
-        };
         let gone: Vec<SessionId> = state
             .sessions
             .values()
-            .filter(|session| closed_before(session))
+            .filter(|session| closed_before(session, before))
             .map(|session| session.id)
             .collect();
         for id in &gone {

@@ -354,7 +354,21 @@ impl Store for MongoStore {
     }
 
     async fn close_session(&self, session: SessionId, at: UnixMillis) -> StoreResult<Guarded> {
-        sessions::close(&self.shared.sessions, session, at).await
+        sessions::close(&self.shared.sessions, session, at, doc! {}).await
+    }
+
+    async fn close_empty_session(&self, session: SessionId, at: UnixMillis) -> StoreResult<Guarded> {
+        let empty = doc! { "participants": { "$size": 0 } };
+        sessions::close(&self.shared.sessions, session, at, empty).await
+    }
+
+    async fn closed_sessions(
+        &self,
+        before: UnixMillis,
+        after: Option<SessionId>,
+        limit: u32,
+    ) -> StoreResult<Vec<SessionId>> {
+        outlines::closed_ids(&self.shared.sessions, before, after, limit).await
     }
 
     async fn delete_closed_sessions(&self, before: UnixMillis) -> StoreResult<u64> {

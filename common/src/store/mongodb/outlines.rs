@@ -6,10 +6,11 @@ use ::mongodb::bson::{Bson, Document, RawDocumentBuf, doc};
 use futures::TryStreamExt;
 use serde::Deserialize;
 
-use super::sessions::text;
+use super::sessions::{closed_before, text};
 use super::{OPERATION_LIMIT, decode_readable, within};
 use crate::model::{EndpointState, SessionId, SessionState};
 use crate::store::{Outlined, SessionOutline, StoreResult};
+use crate::time::UnixMillis;
 
 type Sessions = Collection<RawDocumentBuf>;
 
@@ -44,21 +45,42 @@ pub(super) async fn open_ids(
     after: Option<SessionId>,
     limit: u32,
 ) -> StoreResult<Vec<SessionId>> {
+    ids(sessions, "list open sessions", open_after(after)?, limit).await
+}
+
+pub(super) async fn closed_ids(
+    sessions: &Sessions,
+    before: UnixMillis,
+    after: Option<SessionId>,
+    limit: u32,
+) -> StoreResult<Vec<SessionId>> {
+    ids(sessions, "list closed sessions", behind(closed_before(before)?, after), limit).await
+}
+
+async fn ids(
+    sessions: &Sessions,
+    operation: &'static str,
+    query: Document,
+    limit: u32,
+) -> StoreResult<Vec<SessionId>> {
     #[derive(Deserialize)]
     struct OnlyId {
         #[serde(rename = "_id")]
         id: SessionId,
     }
-    let found = find(sessions, "list open sessions", open_after(after)?, doc! { "_id": 1 }, limit).await?;
+    let found = find(sessions, operation, query, doc! { "_id": 1 }, limit).await?;
     Ok(decode_readable::<OnlyId>("sessions", found).into_iter().map(|found| found.id).collect())
 }
 
 fn open_after(after: Option<SessionId>) -> StoreResult<Document> {
-    let mut query = doc! { "state": text(&SessionState::Open)? };
+    Ok(behind(doc! { "state": text(&SessionState::Open)? }, after))
+}
+
+fn behind(mut query: Document, after: Option<SessionId>) -> Document {
     if let Some(after) = after {
         query.insert("_id", doc! { "$gt": after.to_string() });
     }
-    Ok(query)
+    query
 }
 
 async fn find(

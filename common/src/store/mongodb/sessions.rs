@@ -259,16 +259,27 @@ pub(super) async fn remove_participant(
     guarded(sessions, "remove participant", session, guard, update, vec![]).await
 }
 
-pub(super) async fn close(sessions: &Sessions, session: SessionId, at: UnixMillis) -> StoreResult<Guarded> {
-    let guard = doc! { "_id": session.to_string(), "state": text(&SessionState::Open)? };
+/// Closes the session if it is open and `also` holds.
+pub(super) async fn close(
+    sessions: &Sessions,
+    session: SessionId,
+    at: UnixMillis,
+    also: Document,
+) -> StoreResult<Guarded> {
+    let mut guard = doc! { "_id": session.to_string(), "state": text(&SessionState::Open)? };
+    guard.extend(also);
     let update = doc! { "$set": {
         "state": text(&SessionState::Closed)?, "closed_at": at.0, "participants": [], "pipelines": [],
     } };
     guarded(sessions, "close session", session, guard, update, vec![]).await
 }
 
+pub(super) fn closed_before(before: UnixMillis) -> StoreResult<Document> {
+    Ok(doc! { "state": text(&SessionState::Closed)?, "closed_at": { "$lt": before.0 } })
+}
+
 pub(super) async fn delete_closed(sessions: &Sessions, before: UnixMillis) -> StoreResult<u64> {
-    let filter = doc! { "state": text(&SessionState::Closed)?, "closed_at": { "$lt": before.0 } };
+    let filter = closed_before(before)?;
     let deleted =
         within(OPERATION_LIMIT, "delete closed sessions", async { sessions.delete_many(filter).await });
     Ok(deleted.await?.deleted_count)

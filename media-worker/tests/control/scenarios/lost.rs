@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use common::broker::topology;
+use common::broker::{BrokerErrorKind, Destination, Message, topology};
 use common::message::{CommandBody, ErrorCode, EventBody, LeaveReason};
 use common::model::{ParticipantId, ParticipantState, SessionState};
+use common::time::UnixMillis;
 use media_worker::WorkerConfig;
 
 use crate::control::api::{join_body, joined};
@@ -183,6 +184,33 @@ pub async fn who_does_not_rejoin_and_sessions_that_stay_empty_are_cleared_away(s
     for worker in alive {
         worker.stop().await;
     }
+}
+
+pub async fn what_an_ended_session_has_left_at_the_broker_goes_before_its_record(system: System) {
+    let worker = system.worker_with(hasty(), system.store.clone()).await;
+    let session = system.api().await.create().await;
+    // As by a worker that died right after this write: nobody clears up.
+    system.store.close_session(session, UnixMillis::now()).await.unwrap();
+    worker.stop().await;
+    let (queue, exchange) = (topology::session_queue_name(session), topology::session_exchange_name(session));
+    let broker = system.connection().await;
+    let is_there =
+        async |to| match broker.send(to, Message { body: b"{}".to_vec(), ..Message::default() }).await {
+            Ok(()) => true,
+            Err(error) if error.kind == BrokerErrorKind::Unroutable => false,
+            Err(error) => panic!("{error}"),
+        };
+    assert!(is_there(Destination::Exchange(&exchange)).await && is_there(Destination::Queue(&queue)).await);
+
+    let config = WorkerConfig { closed_retention: Duration::ZERO, ..hasty() };
+    let worker = system.worker_with(config, system.store.clone()).await;
+    eventually("its record goes", async || {
+        system.store.session(session).await.unwrap().is_none().then_some(())
+    })
+    .await;
+    assert!(!is_there(Destination::Exchange(&exchange)).await, "an exchange would stay for ever");
+    assert!(!is_there(Destination::Queue(&queue)).await);
+    worker.stop().await;
 }
 
 pub async fn a_worker_without_its_media_thread_says_that_it_ended(system: System) {

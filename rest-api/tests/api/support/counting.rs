@@ -79,6 +79,8 @@ counted! {
         session: SessionId, participant: ParticipantId, only_if: RemoveIf
     ) -> Guarded;
     close_session(session: SessionId, at: UnixMillis) -> Guarded;
+    close_empty_session(session: SessionId, at: UnixMillis) -> Guarded;
+    closed_sessions(before: UnixMillis, after: Option<SessionId>, limit: u32) -> Vec<SessionId>;
     delete_closed_sessions(before: UnixMillis) -> u64;
     watch_sessions(resume: Option<&ResumeToken>) -> Box<dyn SessionWatch>;
     put_worker(worker: &Worker) -> ();
