@@ -199,6 +199,12 @@ async fn send_ping(context: &Context, to: WorkerId) -> Result<(), BrokerError> {
 /// # Errors
 /// Those of the store.
 pub(crate) async fn queue_missing(context: &Context, worker_id: WorkerId) -> StoreResult<Finding> {
+    // First its row, then its queue again, and it is buried only if the row is still the same after that: a worker that
+    // has just come back, or has just said that it is without broker, has written its row meanwhile.
+    let Some(row) = context.store.worker(worker_id).await? else {
+        forget(context, worker_id);
+        return Ok(Finding::Dead);
+    };
     for _ in 0..LOOKED_AGAIN {
         tokio::time::sleep(LOOK_AGAIN_PAUSE).await;
         match send_ping(context, worker_id).await {
@@ -207,10 +213,6 @@ pub(crate) async fn queue_missing(context: &Context, worker_id: WorkerId) -> Sto
             Err(_) => return Ok(Finding::Unclear),
         }
     }
-    let Some(row) = context.store.worker(worker_id).await? else {
-        forget(context, worker_id);
-        return Ok(Finding::Dead);
-    };
     if context.peers.is_dead(&row, context.config.lease()) {
         let buried = declare_dead(context, &row, "queue").await?;
         return Ok(if buried { Finding::Dead } else { Finding::Unclear });
