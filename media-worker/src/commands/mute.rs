@@ -2,7 +2,7 @@
 
 use common::message::{ErrorCode, EventBody, ReplyBody, Target};
 use common::model::TrackId;
-use common::store::Guarded;
+use common::store::{Guarded, RemoveIf};
 
 use super::{Invocation, Outcome, endpoint, refuse};
 use crate::context::{Context, endpoint_gone};
@@ -40,10 +40,14 @@ pub(super) async fn mute(
             }
         }
         let (session_id, participant_id) = (endpoint.session_id, endpoint.participant_id);
-        if let Guarded::Refused(_) =
+        if let Guarded::Refused(now) =
             context.store.set_track_muted(session_id, participant_id, track_id, muted).await?
         {
-            return Err(not_found());
+            // Without its tracks because this worker lost the session, or because somebody has joined again.
+            let current = now.as_ref().and_then(|session| session.participant(participant_id));
+            let is_current = RemoveIf::OpenEndpoint(endpoint.id)
+                .allows(current.and_then(|participant| participant.endpoint.as_ref()));
+            return Err(if is_current { not_found() } else { endpoint_gone().into() });
         }
         let track = context.media.set_muted(endpoint.id, track_id, muted).await?;
         for stored in memory.tracks.iter_mut().filter(|stored| stored.id == track_id) {
