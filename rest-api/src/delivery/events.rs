@@ -23,8 +23,6 @@ pub enum Ends {
 pub struct Held {
     pub id: EventId,
     pub kind: &'static str,
-    /// What the client gets.
-    pub json: String,
     pub ends: Ends,
     pub redelivered: bool,
     pub delivery: Delivery,
@@ -46,9 +44,15 @@ impl Held {
             }
             _ => Ends::No,
         };
-        let id = event.id;
-        let kind = event.body.kind();
-        let Ok(json) = serde_json::to_string(&EventView::from(event)) else { return Err(delivery) };
-        Ok(Self { id, kind, json, ends, redelivered: delivery.redelivered, delivery })
+        Ok(Self { id: event.id, kind: event.body.kind(), ends, redelivered: delivery.redelivered, delivery })
+    }
+
+    /// What the client gets. Made when it is sent, and not kept: what waits for confirmation, hundreds of events of each
+    /// client that has a stream, then costs only the message, which all queues of a session share where the broker is
+    /// embedded.
+    pub fn json(&self) -> String {
+        let event = serde_json::from_slice::<Event>(&self.delivery.message.body);
+        let json = event.and_then(|event| serde_json::to_string(&EventView::from(event)));
+        json.expect("an event is held only if it could be read, and what was read can be written")
     }
 }

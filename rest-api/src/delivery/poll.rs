@@ -71,7 +71,7 @@ pub async fn poll(readers: &Readers, poll: Poll) -> ApiResult<Page> {
         reader.discard();
         return Err(ApiError::endpoint_gone());
     }
-    let events: Vec<_> = lease.events().take(poll.limit).map(|held| (held.id, held.json.clone())).collect();
+    let events: Vec<_> = lease.events().take(poll.limit).map(|held| (held.id, held.json())).collect();
     let cursor = events.last().map_or(poll.cursor, |(id, _)| Some(*id));
     metrics::delivered("poll", events.len());
     Ok(Page { events: events.into_iter().map(|(_, json)| json).collect(), cursor })

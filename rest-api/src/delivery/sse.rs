@@ -116,5 +116,5 @@ impl Pump {
 
 /// JSON has no line breaks, so one `data` line holds it.
 fn frame(held: &Held) -> Bytes {
-    format!("id: {}\nevent: {}\ndata: {}\n\n", held.id, held.kind, held.json).into()
+    format!("id: {}\nevent: {}\ndata: {}\n\n", held.id, held.kind, held.json()).into()
 }

@@ -163,7 +163,7 @@ impl<'a> Stream<'a> {
     async fn send_events(&mut self) -> Result<(), End> {
         loop {
             let lease = self.reader.lease().ok_or(End::Close(ENDPOINT_GONE))?;
-            let Some(text) = lease.events().nth(self.sent).map(|held| held.json.clone()) else {
+            let Some(text) = lease.events().nth(self.sent).map(|held| held.json()) else {
                 return Ok(());
             };
             self.send(Message::Text(text.into())).await?;
