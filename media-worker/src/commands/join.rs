@@ -115,7 +115,11 @@ async fn repeat(context: &Context, session: &Session, join: &Join<'_>) -> Result
     // Unknown here: the worker that hosts it recognises it, or an earlier try here failed after all and is replaced.
     let Some(live) = context.registry.endpoint(endpoint.id) else { return Ok(None) };
     let memory = live.memory.lock().await;
-    Ok(memory.join_reply.clone().filter(|_| !memory.gone))
+    let mut reply = memory.join_reply.clone().filter(|_| !memory.gone);
+    if let Some(ReplyBody::Joined(reply)) = &mut reply {
+        reply.joined.others = others(session, join.participant_id);
+    }
+    Ok(reply)
 }
 
 /// The session's pipeline on a living worker, placed now if there is none. `None`: look at the session again.
@@ -196,11 +200,11 @@ async fn admit(
     };
     provisional.keep();
     memory.tracks_unstored = false;
-    let reply = ReplyBody::Joined(Box::new(JoinReply {
-        joined: joined(context, &live, &after, &participant),
-        answer,
-    }));
-    memory.join_reply = Some(reply.clone());
+    let mut reply = JoinReply { joined: joined(context, &live, &participant), answer };
+    // Kept without the others: in a large room everybody would remember everybody.
+    memory.join_reply = Some(ReplyBody::Joined(Box::new(reply.clone())));
+    reply.joined.others = others(&after, participant.id);
+    let reply = ReplyBody::Joined(Box::new(reply));
 
     let joined = EventBody::ParticipantJoined { participant };
     let published = std::mem::take(&mut memory.unreported);
@@ -284,7 +288,8 @@ fn participant(context: &Context, join: &Join<'_>, live: &LiveEndpoint, memory: 
     }
 }
 
-fn joined(context: &Context, live: &LiveEndpoint, session: &Session, participant: &Participant) -> Joined {
+/// What a join replies, but for the others in the session.
+fn joined(context: &Context, live: &LiveEndpoint, participant: &Participant) -> Joined {
     Joined {
         target: Target {
             session_id: live.session_id,
@@ -295,8 +300,12 @@ fn joined(context: &Context, live: &LiveEndpoint, session: &Session, participant
             epoch: live.epoch,
         },
         participant: participant.clone(),
-        others: session.participants.iter().filter(|other| other.id != participant.id).cloned().collect(),
+        others: Vec::new(),
     }
+}
+
+fn others(session: &Session, participant_id: ParticipantId) -> Vec<Participant> {
+    session.participants.iter().filter(|other| other.id != participant_id).cloned().collect()
 }
 
 fn unavailable(message: &str) -> Failure {
