@@ -91,7 +91,7 @@ pub struct Source {
     #[serde(deserialize_with = "text_or_number")]
     drain_timeout: Option<String>,
 
-    /// Media threads of a worker; 0 is one for each core, at most 4 (0 to 64) [default: 0]
+    /// Media threads of a worker; 0 is one for every two cores, at most 4 (0 to 64) [default: 0]
     #[arg(long, env = "SWITCHYARD_MEDIA_THREADS", global = true, value_name = "NUMBER")]
     #[serde(deserialize_with = "text_or_number")]
     media_threads: Option<String>,
@@ -101,7 +101,7 @@ pub struct Source {
     #[serde(deserialize_with = "text_or_number")]
     max_endpoints: Option<String>,
 
-    /// Packets sent in a second above which a worker takes no more endpoints [default: 2000000]
+    /// Packets sent in a second above which a worker takes no more endpoints; 0 is 200000 for each media thread [default: 0]
     #[arg(long, env = "SWITCHYARD_MAX_PACKETS_PER_SECOND", global = true, value_name = "NUMBER")]
     #[serde(deserialize_with = "text_or_number")]
     max_packets_per_second: Option<String>,
@@ -188,9 +188,10 @@ pub struct Settings {
     pub lease: Duration,
     pub grace: Duration,
     pub drain_timeout: Duration,
-    /// 0: one for each core, at most 4.
+    /// 0: one for every two cores, at most 4.
     pub media_threads: usize,
     pub max_endpoints: usize,
+    /// 0: by the number of media threads.
     pub max_packets_per_second: u64,
     pub max_tracks: usize,
     /// 0: 90 % of what there is.
@@ -364,8 +365,8 @@ impl Settings {
             max_packets_per_second: number(
                 "max_packets_per_second",
                 source.max_packets_per_second.as_deref(),
-                1..=1_000_000_000,
-                2_000_000,
+                0..=1_000_000_000,
+                0,
             )?,
             max_tracks: number("max_tracks", source.max_tracks.as_deref(), 1..=100_000_000, 200_000)?,
             max_memory_mib: number("max_memory_mib", source.max_memory_mib.as_deref(), 0..=1 << 24, 0)?,

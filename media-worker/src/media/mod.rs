@@ -70,7 +70,7 @@ pub struct MediaConfig {
     pub disconnected_after: Duration,
     /// Further silence after which it is closed; an ICE restart within it starts it anew.
     pub grace: Duration,
-    /// Media threads; 0: one for each core, at most [`MAX_DEFAULT_THREADS`]. At most [`MAX_THREADS`].
+    /// Media threads; 0: one for every two cores, at most [`MAX_DEFAULT_THREADS`]. At most [`MAX_THREADS`].
     pub threads: usize,
     /// Endpoints and tracks (published and subscribed) of one room that share a media thread before the room spreads
     /// to the next one. A room that stays on one thread is cheapest; one that spreads can use more than a core.
@@ -79,6 +79,7 @@ pub struct MediaConfig {
     /// Endpoints of this worker; more are refused with [`MediaError::Full`].
     pub max_endpoints: usize,
     /// Packets sent in a second; above it no endpoint is opened ([`MediaError::Full`]), and what is there goes on.
+    /// 0: [`PACKETS_PER_THREAD`] for each media thread.
     pub max_packets_per_second: u64,
     /// Published and subscribed tracks together; from there on no endpoint is opened and no further track published
     /// ([`MediaError::Full`]).
@@ -88,8 +89,11 @@ pub struct MediaConfig {
     pub max_memory_bytes: u64,
 }
 
-/// Media threads by default: more cores are left to everything else on the machine.
+/// Media threads by default: more cores are left to everything else on the machine. A client's datagrams arrive at any of
+/// them and are handed over, so on few cores one thread does more than two (`docs/BENCHMARKS.md`).
 pub const MAX_DEFAULT_THREADS: usize = 4;
+/// What a media thread sends in a second with half of its time.
+pub const PACKETS_PER_THREAD: u64 = 200_000;
 /// Media threads at most.
 pub const MAX_THREADS: usize = 64;
 
@@ -104,9 +108,9 @@ impl Default for MediaConfig {
             grace: Duration::from_secs(10),
             threads: 0,
             endpoints_together: 1_000,
-            tracks_together: 4_000,
+            tracks_together: 2_000,
             max_endpoints: 10_000,
-            max_packets_per_second: 2_000_000,
+            max_packets_per_second: 0,
             max_tracks: 200_000,
             max_memory_bytes: 0,
         }

@@ -71,6 +71,11 @@ impl Drop for Inner {
     }
 }
 
+/// Media threads on so many cores.
+fn default_threads(cores: usize) -> usize {
+    (cores / 2).clamp(1, MAX_DEFAULT_THREADS)
+}
+
 impl MediaPlane {
     /// Binds the media port and starts the media threads.
     ///
@@ -79,12 +84,12 @@ impl MediaPlane {
     pub fn start(config: MediaConfig) -> io::Result<(MediaPlane, mpsc::Receiver<MediaEvent>)> {
         let (events, event_rx) = mpsc::channel(EVENT_QUEUE);
         let threads = match config.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from).min(MAX_DEFAULT_THREADS),
+            0 => default_threads(std::thread::available_parallelism().map_or(1, usize::from)),
             threads => threads.min(MAX_THREADS),
         };
         let together = Together { endpoints: config.endpoints_together, tracks: config.tracks_together };
         let directory = Arc::new(Directory::new(threads, config.max_endpoints, together));
-        let limits = Limits::new(&config);
+        let limits = Limits::new(&config, threads);
         let (mut requests, mut ends) = (Vec::new(), Vec::new());
         for _ in 0..threads {
             let (sender, receiver) = mpsc::channel(REQUEST_QUEUE);
@@ -251,5 +256,15 @@ impl MediaPlane {
         shard.requests.send(request(respond)).await.map_err(|_| MediaError::Unavailable)?;
         shard.waker.wake().map_err(|_| MediaError::Unavailable)?;
         response.await.map_err(|_| MediaError::Unavailable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_media_thread_for_every_two_cores() {
+        assert_eq!([1, 2, 3, 4, 8, 64].map(default_threads), [1, 1, 1, 2, 4, 4]);
     }
 }

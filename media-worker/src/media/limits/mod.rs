@@ -9,7 +9,7 @@ mod rate;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::MediaConfig;
+use super::{MediaConfig, PACKETS_PER_THREAD};
 use memory::Memory;
 use rate::Rate;
 
@@ -23,12 +23,16 @@ pub struct Limits {
 }
 
 impl Limits {
-    pub fn new(config: &MediaConfig) -> Self {
+    pub fn new(config: &MediaConfig, threads: usize) -> Self {
+        let max_packets_per_second = match config.max_packets_per_second {
+            0 => PACKETS_PER_THREAD * threads as u64,
+            limit => limit,
+        };
         Self {
             sent: Arc::default(),
             rate: Rate::new(),
             memory: Memory::new(config.max_memory_bytes),
-            max_packets_per_second: config.max_packets_per_second,
+            max_packets_per_second,
             max_tracks: config.max_tracks,
         }
     }
@@ -59,9 +63,15 @@ mod tests {
     #[test]
     fn tracks_and_memory_are_limits() {
         let config = MediaConfig { max_tracks: 5, ..MediaConfig::default() };
-        let limits = Limits::new(&config);
+        let limits = Limits::new(&config, 1);
         assert_eq!((limits.reached(4), limits.reached(5)), (None, Some("tracks")));
-        let limits = Limits::new(&MediaConfig { max_memory_bytes: 1, ..config });
+        let limits = Limits::new(&MediaConfig { max_memory_bytes: 1, ..config }, 1);
         assert_eq!(limits.reached(0), Some("memory"));
+    }
+
+    #[test]
+    fn more_threads_may_send_more() {
+        let of = |threads| Limits::new(&MediaConfig::default(), threads).max_packets_per_second;
+        assert_eq!((of(1), of(4)), (PACKETS_PER_THREAD, 4 * PACKETS_PER_THREAD));
     }
 }
