@@ -13,7 +13,7 @@ const STYLE: &str = "
 *{box-sizing:border-box}body{font:15px/1.45 system-ui,sans-serif;max-width:1180px;margin:0 auto;padding:2rem 1rem;
 color:var(--ink);background:var(--back)}h1{font-size:1.5rem;margin:0}h2{font-size:1.05rem;margin:2rem 0 .7rem}
 .soft{color:var(--soft);margin:.2rem 0 1.4rem}.tiles,.plots{display:grid;gap:.8rem}
-.tiles{grid-template-columns:repeat(auto-fit,minmax(165px,1fr))}.plots{grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr))}
+.tiles{grid-template-columns:repeat(auto-fit,minmax(138px,1fr))}.plots{grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr))}
 .tile,figure,pre{background:var(--paper);border:1px solid var(--line);border-radius:8px;margin:0;padding:.8rem 1rem}
 .tile b{display:block;font-size:1.45rem;font-variant-numeric:tabular-nums}.tile span{color:var(--soft);font-size:.82rem;display:block}
 figcaption{font-weight:600;margin-bottom:.4rem}svg{width:100%;height:auto;display:block}svg text{font-size:11px;fill:var(--soft)}
