@@ -91,6 +91,17 @@ pub struct Source {
     #[serde(deserialize_with = "text_or_number")]
     drain_timeout: Option<String>,
 
+    /// How long a session may be without participants before it ends, in seconds; 0: as long as it likes (0 to 2592000)
+    /// [default: 300]
+    #[arg(long, env = "SWITCHYARD_EMPTY_TIMEOUT", global = true, value_name = "SECONDS")]
+    #[serde(deserialize_with = "text_or_number")]
+    empty_timeout: Option<String>,
+
+    /// How long the record of a session that ended is kept, in seconds (1 to 2592000) [default: 3600]
+    #[arg(long, env = "SWITCHYARD_CLOSED_RETENTION", global = true, value_name = "SECONDS")]
+    #[serde(deserialize_with = "text_or_number")]
+    closed_retention: Option<String>,
+
     /// Media threads of a worker; 0 is one for every two cores, at most 4 (0 to 64) [default: 0]
     #[arg(long, env = "SWITCHYARD_MEDIA_THREADS", global = true, value_name = "NUMBER")]
     #[serde(deserialize_with = "text_or_number")]
@@ -188,6 +199,9 @@ pub struct Settings {
     pub lease: Duration,
     pub grace: Duration,
     pub drain_timeout: Duration,
+    /// `None`: a session may be empty as long as it likes.
+    pub empty_timeout: Option<Duration>,
+    pub closed_retention: Duration,
     /// 0: one for every two cores, at most 4.
     pub media_threads: usize,
     pub max_endpoints: usize,
@@ -228,10 +242,11 @@ fn refuse(setting: &'static str, reason: impl Into<String>) -> ConfigError {
     ConfigError { setting, reason: reason.into() }
 }
 
-/// The media port of the all-in-one process, unless it is taken or another is set.
 /// What the names of workers are made into ids with.
 const WORKER_NAMES: Uuid = uuid!("0ff2ad9c-9d1a-4a38-9a0c-5d1f4c3a7b52");
 const LONGEST_WORKER_NAME: usize = 253;
+const MONTH_S: u64 = 30 * 24 * 60 * 60;
+/// The media port of the all-in-one process, unless it is taken or another is set.
 const DEFAULT_MEDIA_PORT: u16 = 40_000;
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
@@ -360,6 +375,14 @@ impl Settings {
             lease: seconds("lease", source.lease.as_deref(), 3..=300, 6)?,
             grace: seconds("grace", source.grace.as_deref(), 1..=600, 10)?,
             drain_timeout: seconds("drain_timeout", source.drain_timeout.as_deref(), 1..=3600, 60)?,
+            empty_timeout: Some(seconds("empty_timeout", source.empty_timeout.as_deref(), 0..=MONTH_S, 300)?)
+                .filter(|limit| !limit.is_zero()),
+            closed_retention: seconds(
+                "closed_retention",
+                source.closed_retention.as_deref(),
+                1..=MONTH_S,
+                3_600,
+            )?,
             media_threads: number("media_threads", source.media_threads.as_deref(), 0..=64, 0)?,
             max_endpoints: number("max_endpoints", source.max_endpoints.as_deref(), 1..=1_000_000, 10_000)?,
             max_packets_per_second: number(
@@ -396,6 +419,8 @@ impl Source {
             lease: self.lease.or(file.lease),
             grace: self.grace.or(file.grace),
             drain_timeout: self.drain_timeout.or(file.drain_timeout),
+            empty_timeout: self.empty_timeout.or(file.empty_timeout),
+            closed_retention: self.closed_retention.or(file.closed_retention),
             media_threads: self.media_threads.or(file.media_threads),
             max_endpoints: self.max_endpoints.or(file.max_endpoints),
             max_packets_per_second: self.max_packets_per_second.or(file.max_packets_per_second),
@@ -540,6 +565,8 @@ mod tests {
             ("worker_id", |s| s.worker_id = Some("wrk_17".into())),
             ("worker_id", |s| s.worker_id = Some(String::new())),
             ("drain_timeout", |s| s.drain_timeout = Some("a while".into())),
+            ("empty_timeout", |s| s.empty_timeout = Some("-1".into())),
+            ("closed_retention", |s| s.closed_retention = Some("0".into())),
             ("media_threads", |s| s.media_threads = Some("65".into())),
             ("max_endpoints", |s| s.max_endpoints = Some("0".into())),
             ("max_packets_per_second", |s| s.max_packets_per_second = Some("many".into())),
@@ -551,6 +578,15 @@ mod tests {
         for (setting, change) in cases {
             assert_eq!(check(Role::AllInOne, change).unwrap_err().setting, setting);
         }
+    }
+
+    #[test]
+    fn an_empty_session_ends_after_a_while_or_never() {
+        let limit = |text: &str| {
+            check(Role::AllInOne, |s| s.empty_timeout = Some(text.into())).unwrap().empty_timeout
+        };
+        assert_eq!(limit("7"), Some(Duration::from_secs(7)));
+        assert_eq!(limit("0"), None);
     }
 
     #[test]

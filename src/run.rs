@@ -189,6 +189,8 @@ async fn start_worker(
         lease: settings.lease,
         drain_timeout: settings.drain_timeout,
         can_drain: role == Role::Worker,
+        empty_timeout: settings.empty_timeout,
+        closed_retention: settings.closed_retention,
         ..WorkerConfig::default()
     };
     config.media.listen = settings.media;

@@ -26,7 +26,8 @@ pub struct WorkerConfig {
     /// How long a closed session's record is kept, so that late callers learn that it ended.
     pub closed_retention: Duration,
     /// Time between two passes over the sessions that somebody must look after (empty ones, those with participants
-    /// that did not come back, left-overs of dead workers); the passes of several workers are spread by chance.
+    /// that did not come back, left-overs of dead workers); the passes of several workers are spread by chance. In force is
+    /// half of the shortest of the timeouts above when that is less, so that none takes much longer than it says.
     pub pass_interval: Duration,
     /// How long the clients of a draining worker have to move; what is left then is interrupted.
     pub drain_timeout: Duration,
@@ -53,6 +54,9 @@ impl Default for WorkerConfig {
     }
 }
 
+/// However short a timeout is: a pass reads from the store.
+const MIN_PASS_INTERVAL: Duration = Duration::from_millis(500);
+
 /// The shortest lease; below it a scheduling hiccup is a death.
 pub(crate) const MIN_LEASE: Duration = Duration::from_millis(300);
 
@@ -60,5 +64,30 @@ impl WorkerConfig {
     /// The lease in force.
     pub(crate) fn lease(&self) -> Duration {
         self.lease.max(MIN_LEASE)
+    }
+
+    /// The time between two passes in force.
+    pub(crate) fn pass_interval(&self) -> Duration {
+        let timeouts = [Some(self.rejoin_timeout), self.empty_timeout, Some(self.closed_retention)];
+        let shortest = timeouts.into_iter().flatten().min().unwrap_or(self.pass_interval);
+        self.pass_interval.min((shortest / 2).max(MIN_PASS_INTERVAL))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_timeouts_are_looked_after_often_enough_and_not_too_often() {
+        let with = |empty: u64| WorkerConfig {
+            empty_timeout: Some(Duration::from_millis(empty)),
+            ..WorkerConfig::default()
+        };
+        assert_eq!(with(300_000).pass_interval(), Duration::from_secs(30));
+        assert_eq!(with(4_000).pass_interval(), Duration::from_secs(2));
+        assert_eq!(with(10).pass_interval(), MIN_PASS_INTERVAL);
+        let shorter = WorkerConfig { pass_interval: Duration::from_millis(50), ..with(10) };
+        assert_eq!(shorter.pass_interval(), Duration::from_millis(50), "what is set is not made longer");
     }
 }

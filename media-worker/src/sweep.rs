@@ -34,7 +34,7 @@ struct Sweeper {
 /// Passes every `pass_interval`, for the first time within two leases.
 pub(crate) async fn run(context: Arc<Context>) {
     let mut sweeper = Sweeper::default();
-    let mut pause = context.config.lease().min(context.config.pass_interval);
+    let mut pause = context.config.lease().min(context.config.pass_interval());
     loop {
         let spread = pause.mul_f64(common::ambient::jitter());
         if context.stop_intake.run_until_cancelled(tokio::time::sleep(spread)).await.is_none() {
@@ -42,10 +42,10 @@ pub(crate) async fn run(context: Arc<Context>) {
         }
         context.standing.good().await;
         pause = match sweeper.pass(&context).await {
-            Ok(()) => context.config.pass_interval,
+            Ok(()) => context.config.pass_interval(),
             Err(error) => {
                 tracing::warn!(%error, "the sweep is tried again");
-                context.config.lease().min(context.config.pass_interval)
+                context.config.lease().min(context.config.pass_interval())
             }
         };
     }
