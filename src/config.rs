@@ -552,7 +552,7 @@ mod tests {
     #[test]
     fn each_bad_value_names_its_setting() {
         type Change = fn(&mut Source);
-        let cases: [(&str, Change); 19] = [
+        let cases: [(&str, Change); 21] = [
             ("broker", |s| s.broker = Some("redis://h".into())),
             ("store", |s| s.store = Some("postgres://h".into())),
             ("listen", |s| s.listen = Some("8080".into())),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use common::broker::topology::USER_QUEUE_EXPIRES;
 use common::model::WorkerId;
 
 use crate::media::MediaConfig;
@@ -23,6 +24,9 @@ pub struct WorkerConfig {
     pub empty_timeout: Option<Duration>,
     /// Someone whose worker died and who does not rejoin counts as gone after this long.
     pub rejoin_timeout: Duration,
+    /// Someone who joined and never connects is there as long as somebody reads its events; after this long it is looked
+    /// up whether anybody does. The queue of its events goes when nobody has read it for [`USER_QUEUE_EXPIRES`].
+    pub unread_timeout: Duration,
     /// How long a closed session's record is kept, so that late callers learn that it ended.
     pub closed_retention: Duration,
     /// Time between two passes over the sessions that somebody must look after (empty ones, those with participants
@@ -45,6 +49,7 @@ impl Default for WorkerConfig {
             lease: Duration::from_secs(6),
             empty_timeout: Some(Duration::from_secs(5 * 60)),
             rejoin_timeout: Duration::from_secs(60),
+            unread_timeout: USER_QUEUE_EXPIRES,
             closed_retention: Duration::from_secs(60 * 60),
             pass_interval: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(60),

@@ -129,7 +129,7 @@ fn stored_state(state: ConnectionState) -> EndpointState {
 }
 
 /// Changes what is known of the endpoint, stores it and tells everyone. When the store is away, the heartbeat stores it.
-fn in_lane(
+pub(crate) fn in_lane(
     context: &Arc<Context>,
     endpoint: &Arc<LiveEndpoint>,
     change: impl FnOnce(&LiveEndpoint, &mut Memory) + Send + 'static,

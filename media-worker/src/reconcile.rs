@@ -69,6 +69,14 @@ pub(crate) fn left_behind(
         .collect()
 }
 
+/// The endpoints of a session that live here and that nobody has ever connected to.
+pub(crate) fn never_connected(session: &SessionOutline, here: WorkerId) -> Vec<EndpointId> {
+    let endpoints = session.participants.iter().filter_map(|participant| participant.endpoint.as_ref());
+    let waiting =
+        endpoints.filter(|endpoint| endpoint.worker_id == here && endpoint.state == EndpointState::New);
+    waiting.map(|endpoint| endpoint.id).collect()
+}
+
 /// How long something has been so without interruption, as seen by repeated looks.
 pub(crate) struct Patience<K> {
     since: BTreeMap<K, Instant>,
@@ -192,6 +200,20 @@ mod tests {
         // From elsewhere only the closed one can be judged.
         let lost = left_behind(&SessionOutline::from(&hosted), elsewhere, |_| false);
         assert_eq!(lost, [(hosted.participants[2].id, id(2))]);
+    }
+
+    #[test]
+    fn never_connected_are_those_that_are_new_and_here() {
+        let (here, elsewhere) = (WorkerId::new(), WorkerId::new());
+        let mut hosted = session(Some(here));
+        hosted.participants = vec![
+            member(here, EndpointState::New),
+            member(here, EndpointState::Connected),
+            member(here, EndpointState::Disconnected),
+            member(elsewhere, EndpointState::New),
+        ];
+        let first = hosted.participants[0].endpoint.as_ref().map(|endpoint| endpoint.id);
+        assert_eq!(never_connected(&SessionOutline::from(&hosted), here), Vec::from_iter(first));
     }
 
     #[test]

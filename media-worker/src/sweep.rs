@@ -6,8 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use common::broker::topology;
+use common::broker::{BrokerErrorKind, Destination, Message, topology};
 use common::message::{EventBody, LeaveReason};
 use common::model::{EndpointId, ParticipantId, SessionId, WorkerId};
 use common::store::{Guarded, Outlined, RemoveIf, SessionOutline, StoreResult};
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::commands::close;
 use crate::context::Context;
+use crate::media_events::in_lane;
 use crate::peers::millis;
 use crate::reconcile::{self, Patience};
 use crate::report::To;
@@ -23,12 +25,15 @@ use crate::timeline;
 
 /// How many outlines one call reads.
 const PAGE: u32 = 500;
+/// A ping to a queue that nobody reads at the moment goes away by itself.
+const PING_TTL: Duration = Duration::from_secs(1);
 
 /// What the passes remember of each other.
 #[derive(Default)]
 struct Sweeper {
     empty: Patience<SessionId>,
     left_behind: Patience<(SessionId, ParticipantId, Option<EndpointId>)>,
+    never_connected: Patience<EndpointId>,
 }
 
 /// Passes every `pass_interval`, for the first time within two leases.
@@ -52,13 +57,14 @@ pub(crate) async fn run(context: Arc<Context>) {
 }
 
 impl Sweeper {
-    async fn pass(&mut self, context: &Context) -> StoreResult<()> {
+    async fn pass(&mut self, context: &Arc<Context>) -> StoreResult<()> {
         let rows = context.store.workers().await?;
         let living: Vec<WorkerId> = rows.iter().map(|row| row.id).chain([context.worker_id]).collect();
         let unattended = outlines(context, Outlined::Unattended { living: &living }).await?;
         take_over_orphans(context, &unattended, &living).await?;
         let hosted = close_stale_pipelines(context).await?;
         self.remove_left_behind(context, unattended.iter().chain(&hosted)).await?;
+        self.close_unread(context, &hosted).await;
         self.close_empty(context, &unattended).await?;
         forget_ended(context).await
     }
@@ -87,6 +93,29 @@ impl Sweeper {
             }
         }
         Ok(())
+    }
+
+    /// Whoever joined, never connected and went away leaves no silence to notice: that nobody reads its events tells.
+    async fn close_unread(&mut self, context: &Arc<Context>, hosted: &[SessionOutline]) {
+        let present =
+            hosted.iter().flat_map(|session| reconcile::never_connected(session, context.worker_id));
+        let limit = context.config.unread_timeout;
+        for endpoint_id in self.never_connected.exhausted(present, Instant::now(), limit) {
+            let Some(endpoint) = context.registry.endpoint(endpoint_id) else { continue };
+            let (session_id, participant_id) = (endpoint.session_id, endpoint.participant_id);
+            let queue = topology::user_queue_name(session_id, participant_id, endpoint_id);
+            let ping =
+                Message { body: Vec::new(), message_id: topology::PING.to_owned(), ttl: Some(PING_TTL) };
+            match context.broker.send(Destination::Queue(&queue), ping).await {
+                Err(error) if error.kind == BrokerErrorKind::Unroutable => {}
+                _ => continue,
+            }
+            tracing::info!(%session_id, %participant_id, "removed: it never connected, and nobody reads its events");
+            in_lane(context, &endpoint, move |_, memory| {
+                let reason = LeaveReason::ConnectionLost;
+                memory.closing = Some(vec![EventBody::ParticipantLeft { participant_id, reason }]);
+            });
+        }
     }
 
     async fn close_empty(&mut self, context: &Context, sessions: &[SessionOutline]) -> StoreResult<()> {

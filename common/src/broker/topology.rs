@@ -21,8 +21,8 @@ pub const DEAD_LETTERS: &str = "dead-letters";
 /// Fanout exchange to all API instances.
 pub const API: &str = "api";
 
-/// The message id of a ping: an empty message to a `worker.<id>` queue, sent to learn whether that queue is there. Its
-/// reader acknowledges it and does nothing.
+/// The message id of a ping: an empty message to a `worker.<id>` or `user.…` queue, sent to learn whether that queue is
+/// there. Its reader acknowledges it and does nothing.
 pub const PING: &str = "ping";
 
 /// Deliveries of one command before it is dead-lettered.

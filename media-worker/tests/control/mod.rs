@@ -51,6 +51,7 @@ macro_rules! run_scenarios {
             routing: a_full_worker_refuses_its_own_and_lets_others_place_elsewhere,
             routing: workers_attach_through_the_change_stream_and_after_a_restart,
             life: others_hear_of_a_participant_before_they_are_offered_its_tracks,
+            lost: who_never_connects_is_there_as_long_as_somebody_reads_its_events,
             lost: a_worker_without_its_media_thread_says_that_it_ended,
             lost: a_stopped_worker_hands_its_sessions_over,
             lost: a_join_right_after_a_crash_goes_to_the_survivor,

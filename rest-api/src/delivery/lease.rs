@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::broker::{Broker, BrokerError, Inbox, InboxOptions};
+use common::broker::{Broker, BrokerError, Inbox, InboxOptions, topology};
 use common::model::EventId;
 use common::store::Store;
 use futures::FutureExt as _;
@@ -172,6 +172,11 @@ impl Lease {
                 continue;
             }
             let delivery = self.inbox.next().await.ok_or(Gone)?;
+            // A worker wanted to know whether the queue is there.
+            if delivery.message.body.is_empty() && delivery.message.message_id == topology::PING {
+                let _ = delivery.acknowledge().await;
+                continue;
+            }
             // From the queue to the backlog there is no await for an event that is kept: it cannot get lost.
             if let Some(refused) = self.keep(delivery) {
                 let _ = refused.acknowledge().await;

@@ -213,6 +213,31 @@ pub async fn what_an_ended_session_has_left_at_the_broker_goes_before_its_record
     worker.stop().await;
 }
 
+pub async fn who_never_connects_is_there_as_long_as_somebody_reads_its_events(system: System) {
+    let config = WorkerConfig { unread_timeout: Duration::from_millis(600), ..hasty() };
+    let worker = system.worker_with(config, system.store.clone()).await;
+    let api = system.api().await;
+    let session = api.create().await;
+    let (reader, gone) = (ParticipantId::new(), ParticipantId::new());
+    let mut events = api.events(session, reader).await;
+    api.join_as(session, reader, None).await.unwrap();
+    let others = api.events(session, gone).await;
+    let target = api.join_as(session, gone, None).await.unwrap().joined.target;
+    // What becomes of a queue that nobody has read for two minutes.
+    drop(others);
+    let queue = topology::user_queue_name(session, gone, target.endpoint_id);
+    system.connection().await.delete_queue(&queue).await.unwrap();
+    let seen = events.until_kind("participant.left").await;
+    let left = EventBody::ParticipantLeft { participant_id: gone, reason: LeaveReason::ConnectionLost };
+    assert_eq!(seen.last(), Some(&left));
+    // Some passes later the one whose queue is there is still in.
+    tokio::time::sleep(Duration::from_millis(2_000)).await;
+    let stored = system.store.session(session).await.unwrap().unwrap();
+    assert_eq!(stored.participants.iter().map(|present| present.id).collect::<Vec<_>>(), [reader]);
+    assert_eq!(worker.endpoints().await, 1);
+    worker.stop().await;
+}
+
 pub async fn a_worker_without_its_media_thread_says_that_it_ended(system: System) {
     let worker = system.worker().await;
     worker.worker.media().shutdown().await;
