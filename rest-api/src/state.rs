@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use common::broker::{Broker, BrokerResult};
+use common::broker::{Broker, BrokerResult, RECONNECT_BOUND};
 use common::model::{InstanceId, SessionId};
 use common::store::Store;
+use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::ApiConfig;
@@ -30,6 +32,8 @@ pub struct Shared {
     /// Streams and long polls end when this is cancelled.
     pub shutdown: CancellationToken,
     owners: Mutex<HashMap<SessionId, Arc<str>>>,
+    /// Since when there is a link to the broker; `None` while there is none, or only half of one.
+    link_since: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Deref for ApiState {
@@ -72,7 +76,15 @@ impl ApiState {
             },
         ));
         let owners = Mutex::default();
-        Ok(Self(Arc::new(Shared { config, broker, store, replies, readers, shutdown, owners })))
+        let link_since = Arc::new(Mutex::new(Some(Instant::now())));
+        tokio::spawn(watch_link(broker.connected(), link_since.clone()));
+        Ok(Self(Arc::new(Shared { config, broker, store, replies, readers, shutdown, owners, link_since })))
+    }
+
+    /// Whether the link to the broker is so young that others may not have found their way back yet.
+    pub fn link_is_young(&self) -> bool {
+        let since = *self.link_since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.is_none_or(|since| since.elapsed() < RECONNECT_BOUND)
     }
 
     /// The API key that owns a session. Asks the store only the first time: the owner never changes.
@@ -97,5 +109,13 @@ impl ApiState {
         }
         owners.insert(session, owner.clone());
         owner
+    }
+}
+
+/// Ends with the broker.
+async fn watch_link(mut connected: watch::Receiver<bool>, since: Arc<Mutex<Option<Instant>>>) {
+    while connected.changed().await.is_ok() {
+        let up = *connected.borrow_and_update();
+        *since.lock().unwrap_or_else(PoisonError::into_inner) = up.then(Instant::now);
     }
 }

@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use common::broker::{BrokerErrorKind, Destination, Message, topology};
+use common::broker::{BrokerErrorKind, Destination, Message, RECONNECT_BOUND, topology};
 use common::message::{Command, CommandBody, Event, EventBody, ReplyBody, VERSION};
 use common::model::{CommandId, ParticipantId, SessionId, SessionState, WorkerId};
 use common::time::UnixMillis;
@@ -109,7 +109,7 @@ pub fn body_of(value: &impl Serialize) -> serde_json::Value {
 ///
 /// # Errors
 /// What `finish` makes of a refusal; `unavailable` when broker or workers are out of reach; for an unroutable command
-/// what the store says (session), or `endpoint_gone` (worker).
+/// what the store says (session), or `endpoint_gone` (worker, unless that one may come back).
 pub async fn run<T, F, Fut>(
     state: &ApiState,
     context: &CommandContext,
@@ -214,7 +214,7 @@ async fn send(state: &ApiState, route: Route, message: Message) -> ApiResult<()>
         Err(error) if error.kind == BrokerErrorKind::Unroutable => Err(match route {
             Route::Workers => ApiError::new(Code::Unavailable, "there is no media worker: try again"),
             Route::Session(id) => why_unroutable(state, id).await?,
-            Route::Worker(_) => ApiError::endpoint_gone(),
+            Route::Worker(id) => why_worker_unroutable(state, id).await?,
         }),
         Err(error) => Err(error.into()),
     }
@@ -226,6 +226,18 @@ async fn why_unroutable(state: &ApiState, id: SessionId) -> ApiResult<ApiError> 
         None => ApiError::session_not_found(),
         Some(session) if session.state == SessionState::Closed => ApiError::session_closed(),
         Some(_) => ApiError::new(Code::Unavailable, "no media worker serves the session: try again"),
+    })
+}
+
+/// The worker's queue is missing: because the worker is, or because it has lost the broker and is on its way back, as all
+/// are after an outage. Its endpoints live on then, and nobody should join again for want of a queue.
+async fn why_worker_unroutable(state: &ApiState, id: WorkerId) -> ApiResult<ApiError> {
+    let Some(row) = state.store.worker(id).await? else { return Ok(ApiError::endpoint_gone()) };
+    let away_for = row.broker_away_since.map(|since| since.until(UnixMillis::now()));
+    let comes_back = state.link_is_young() || away_for.is_some_and(|away| away < RECONNECT_BOUND);
+    Ok(match comes_back {
+        true => ApiError::new(Code::Unavailable, "the media worker is out of reach for now: try again"),
+        false => ApiError::endpoint_gone(),
     })
 }
 

@@ -1,7 +1,9 @@
 //! Offer, answer, candidates, mute; destinations and their look-ups.
 
 use common::message::{CommandBody, ErrorCode};
-use common::model::TrackId;
+use common::model::{RunId, TrackId, WorkerLoad, WorkerState};
+use common::store::Store as _;
+use common::time::UnixMillis;
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -122,6 +124,34 @@ async fn a_dead_workers_endpoint_is_gone() {
         for gone in requests(&member, destination).await {
             gone.is_problem(410, "endpoint_gone");
         }
+    }
+}
+
+/// After an outage of the broker, workers and API instances find their way back one by one.
+#[tokio::test]
+async fn an_endpoint_is_not_gone_while_its_worker_may_come_back() {
+    let (system, _api, worker, backend) = System::single().await;
+    let session = create_session(&backend).await;
+    let member = join(&backend, session).await;
+    let row = common::model::Worker {
+        id: worker.id,
+        run: RunId::new(),
+        address: String::new(),
+        lease_until: UnixMillis::now(),
+        state: WorkerState::Ready,
+        load: WorkerLoad::default(),
+        broker_away_since: None,
+    };
+    system.store.put_worker(&row).await.unwrap();
+    let id = worker.id;
+    worker.die().await;
+    for later in requests(&member, Some(&member.destination)).await {
+        assert!(later.headers.contains_key("retry-after"), "{later:?}");
+        later.is_problem(503, "unavailable");
+    }
+    system.store.remove_worker(id, row.run).await.unwrap();
+    for gone in requests(&member, Some(&member.destination)).await {
+        gone.is_problem(410, "endpoint_gone");
     }
 }
 
