@@ -77,7 +77,7 @@ impl ApiState {
         ));
         let owners = Mutex::default();
         let link_since = Arc::new(Mutex::new(Some(Instant::now())));
-        tokio::spawn(watch_link(broker.connected(), link_since.clone()));
+        common::ambient::spawn(watch_link(broker.connected(), link_since.clone()));
         Ok(Self(Arc::new(Shared { config, broker, store, replies, readers, shutdown, owners, link_since })))
     }
 
