@@ -89,7 +89,7 @@ async fn live(world: &Arc<World>) {
 fn clients(world: &Arc<World>, servers: &Arc<Servers>) -> Vec<Arc<Client>> {
     let (sessions, members) = {
         let random = world.random();
-        (random.between(1, 2), random.between(1, 3))
+        [(1, 1), (1, 2), (1, 3), (1, 4), (2, 1), (2, 2)][random.index(6)]
     };
     let mut clients = Vec::new();
     for session in 0..sessions {
