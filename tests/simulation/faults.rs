@@ -8,7 +8,7 @@ use crate::servers::{LEASE, Order, Servers};
 use crate::world::World;
 
 /// Faults begin within this.
-const SEASON_MS: u64 = 3_500;
+const SEASON_MS: u64 = 3_000;
 /// How long others may think somebody dead for what befell it before.
 const AFTERMATH: Duration = Duration::from_secs(4);
 

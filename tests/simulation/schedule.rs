@@ -70,7 +70,7 @@ async fn live(world: &Arc<World>) {
         tokio::spawn(client.clone().live());
     }
     if world.random().per_mille(150) {
-        let (client, at) = (clients[0].clone(), world.random().millis(1_000, 3_500));
+        let (client, at) = (clients[0].clone(), world.random().millis(1_000, 3_000));
         tokio::spawn(async move {
             tokio::time::sleep(at).await;
             client::close(&client).await;

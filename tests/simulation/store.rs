@@ -212,12 +212,7 @@ impl Store for SimStore {
             let endpoint = participant.endpoint.as_ref().map(|endpoint| endpoint.id.to_string());
             format!("put {} {} epoch {epoch}", participant.id, endpoint.unwrap_or_default())
         };
-        let ignored = self.process.world().sabotage == Some(Sabotage::EpochIgnored);
         let call = async {
-            let epoch = match store.session(session).await? {
-                Some(now) if ignored => now.epoch,
-                _ => epoch,
-            };
             let put = store.put_participant(session, epoch, participant).await;
             if let Ok(Guarded::Applied(_)) = &put {
                 self.process.world().ledger().joined(participant.command_id);
@@ -325,7 +320,7 @@ impl Store for SimStore {
         }
         let store = self.store();
         let inner = self.read(store.watch_sessions(resume)).await?;
-        Ok(Box::new(SimWatch { process: self.process.clone(), inner, on_its_way: None, seen: 0 }))
+        Ok(Box::new(SimWatch { process: self.process.clone(), inner, on_its_way: None }))
     }
 
     async fn put_worker(&self, worker: &Worker) -> StoreResult<()> {
@@ -407,7 +402,6 @@ struct SimWatch {
     inner: Box<dyn SessionWatch>,
     /// Taken from the stream, and when it arrives.
     on_its_way: Option<(SessionChange, tokio::time::Instant)>,
-    seen: u64,
 }
 
 impl SimWatch {
@@ -444,8 +438,7 @@ impl SessionWatch for SimWatch {
             }
             match self.inner.next().now_or_never() {
                 Some(change) => {
-                    self.seen += 1;
-                    if world.sabotage == Some(Sabotage::ChangesForgotten) && self.seen.is_multiple_of(4) {
+                    if world.sabotage == Some(Sabotage::ChangesForgotten) {
                         continue;
                     }
                     self.on_its_way = Some((change?, tokio::time::Instant::now() + world.delay()));

@@ -24,11 +24,9 @@ use crate::trace::Trace;
 /// A defect that is built in on purpose, to see that it is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sabotage {
-    /// Participants are stored whatever the session's epoch is by now.
-    EpochIgnored,
     /// Deliveries count as acknowledged when they are handed out.
     AcknowledgedEarly,
-    /// The change stream forgets to tell of every fourth change.
+    /// The change stream tells of nothing.
     ChangesForgotten,
     /// A confirmed message to an exchange reaches all queues but one, now and then.
     FanoutIncomplete,
