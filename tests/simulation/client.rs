@@ -532,10 +532,10 @@ impl Client {
         match dice {
             0..40 => self.mute(joined, told).await,
             40..55 => self.offer(joined, told).await,
-            55..63 => return Some(self.leave().await),
+            55..63 => Some(self.leave().await),
             // From elsewhere, without a word to the old endpoint.
-            63..72 => return Some(Over::Rejoin),
-            72..82 => return self.vanish(joined).await,
+            63..72 => Some(Over::Rejoin),
+            72..82 => self.vanish(joined).await,
             82..86 => self.remove_somebody().await,
             _ => None,
         }

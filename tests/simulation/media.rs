@@ -277,7 +277,7 @@ impl MediaControl for SimMedia {
         for described in offer.tracks {
             let known = before.iter().find(|track| track.mid == described.mid);
             endpoint.tracks.push(known.cloned().unwrap_or_else(|| Track {
-                id: described.track_id.unwrap_or_else(|| TrackId::new()),
+                id: described.track_id.unwrap_or_else(TrackId::new),
                 kind: TrackKind::Audio,
                 source: described.source,
                 muted: described.muted,
