@@ -3,13 +3,17 @@
 use serde_json::{Value, json};
 
 use crate::http::Http;
+use crate::inspect::BrokerView;
 use crate::polling::{JoinOptions, PollingClient};
 use crate::process::Process;
-use crate::services::Services;
+use crate::services::{Location, Services};
 
 /// The API key of every deployment, long enough for HS256.
 pub const KEY_ID: &str = "test-key";
 pub const KEY_SECRET: &str = "a-secret-for-tests-that-is-longer-than-32-bytes";
+
+/// Whichever port is free.
+const ANYWHERE: &str = "127.0.0.1:0";
 
 /// How a deployment is made up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +31,8 @@ pub struct Deployment {
     pub apis: Vec<Process>,
     urls: Vec<String>,
     arguments: Vec<String>,
+    /// None when everything is in one process.
+    location: Option<Location>,
     // Dropped last, after the processes that use them.
     _services: Option<Services>,
 }
@@ -40,33 +46,59 @@ impl Deployment {
 
     /// The same with more arguments for every process.
     pub async fn start_with(shape: Shape, arguments: &[&str]) -> Self {
-        let key = format!("{KEY_ID}:{KEY_SECRET}");
-        let mut common = vec!["--api-keys", &key, "--media-address", "127.0.0.1", "--media-port", "0"];
-        common.extend(arguments);
-        let mut environment = vec![("SWITCHYARD_LISTEN", "127.0.0.1:0"), ("SWITCHYARD_DEMO", "true")];
-        environment.push(("SWITCHYARD_LOG", "info,rest_api=debug,media_worker=debug"));
-        let (services, mut workers, mut apis) = match shape {
-            Shape::Embedded => (None, Vec::new(), vec![Process::start("all", &common, &environment)]),
+        match shape {
+            Shape::Embedded => Self::start_parts(None, None, 1, 0, arguments),
             Shape::Cluster { apis, workers } => {
                 let services = Services::claim().await;
-                environment.push(("SWITCHYARD_BROKER", &services.broker));
-                environment.push(("SWITCHYARD_STORE", &services.store));
-                let part = |name: &str| {
-                    let arguments: Vec<&str> = [name].into_iter().chain(common.iter().copied()).collect();
-                    Process::start(name, &arguments, &environment)
-                };
-                let workers: Vec<Process> = (0..workers).map(|_| part("worker")).collect();
-                let apis: Vec<Process> = (0..apis).map(|_| part("api")).collect();
-                drop(environment);
-                (Some(services), workers, apis)
+                Self::start_parts(Some(services.location()), Some(services), apis, workers, arguments)
             }
-        };
-        for worker in &mut workers {
+        }
+    }
+
+    /// So many API and worker processes over servers that the caller keeps alive (or not).
+    ///
+    /// # Panics
+    /// With the log of the process that did not start.
+    pub fn start_at(location: Location, apis: usize, workers: usize, arguments: &[&str]) -> Self {
+        Self::start_parts(Some(location), None, apis, workers, arguments)
+    }
+
+    fn start_parts(
+        location: Option<Location>,
+        services: Option<Services>,
+        apis: usize,
+        workers: usize,
+        arguments: &[&str],
+    ) -> Self {
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        let (urls, none) = (Vec::new(), Vec::new());
+        let mut deployment =
+            Self { workers: none, apis: Vec::new(), urls, arguments, location, _services: services };
+        deployment.workers = (0..workers).map(|_| deployment.part("worker", ANYWHERE, &[])).collect();
+        deployment.apis = (0..apis).map(|_| deployment.part("api", ANYWHERE, &[])).collect();
+        for worker in &mut deployment.workers {
             worker.worker();
         }
-        let urls = apis.iter_mut().map(Process::url).collect();
-        let arguments = arguments.iter().map(ToString::to_string).collect();
-        Self { workers, apis, urls, arguments, _services: services }
+        deployment.urls = deployment.apis.iter_mut().map(Process::url).collect();
+        deployment
+    }
+
+    /// Starts a process. Without a location it is all parts in one.
+    fn part(&self, name: &str, listen: &str, more: &[&str]) -> Process {
+        let key = format!("{KEY_ID}:{KEY_SECRET}");
+        let log = std::env::var("SWITCHYARD_TEST_LOG");
+        let log = log.as_deref().unwrap_or("info,rest_api=debug,media_worker=debug");
+        let mut environment =
+            vec![("SWITCHYARD_LISTEN", listen), ("SWITCHYARD_DEMO", "true"), ("SWITCHYARD_LOG", log)];
+        let mut arguments = Vec::new();
+        if let Some(location) = &self.location {
+            arguments.push(name);
+            environment.push(("SWITCHYARD_BROKER", &location.broker));
+            environment.push(("SWITCHYARD_STORE", &location.store));
+        }
+        arguments.extend(["--api-keys", &key, "--media-address", "127.0.0.1", "--media-port", "0"]);
+        arguments.extend(self.arguments.iter().map(String::as_str).chain(more.iter().copied()));
+        Process::start(if self.location.is_some() { name } else { "all" }, &arguments, &environment)
     }
 
     /// One more worker of a cluster, with the arguments of the others.
@@ -74,20 +106,48 @@ impl Deployment {
     /// # Panics
     /// With its log when it does not start, and when everything is in one process.
     pub fn start_worker(&mut self) -> String {
-        let services = self._services.as_ref().expect("a cluster");
-        let key = format!("{KEY_ID}:{KEY_SECRET}");
-        let environment = [
-            ("SWITCHYARD_BROKER", services.broker.as_str()),
-            ("SWITCHYARD_STORE", services.store.as_str()),
-            ("SWITCHYARD_LOG", "info,rest_api=debug,media_worker=debug"),
-        ];
-        let mut arguments =
-            vec!["worker", "--api-keys", &key, "--media-address", "127.0.0.1", "--media-port", "0"];
-        arguments.extend(self.arguments.iter().map(String::as_str));
-        let mut worker = Process::start("worker", &arguments, &environment);
+        self.start_worker_with(&[])
+    }
+
+    /// The same with arguments of its own.
+    pub fn start_worker_with(&mut self, more: &[&str]) -> String {
+        assert!(self.location.is_some(), "a cluster");
+        let mut worker = self.part("worker", ANYWHERE, more);
         let id = worker.worker();
         self.workers.push(worker);
         id
+    }
+
+    /// Kills an API instance (SIGKILL).
+    pub fn kill_api(&mut self, index: usize) {
+        self.apis.remove(index).kill();
+    }
+
+    /// Starts the successor of the API instance that was killed, at the same address and index.
+    ///
+    /// # Panics
+    /// With its log when it does not start.
+    pub fn start_api_again(&mut self, index: usize) {
+        let listen = self.urls[index].trim_start_matches("http://").to_owned();
+        let mut api = self.part("api", &listen, &[]);
+        assert_eq!(api.url(), self.urls[index]);
+        self.apis.insert(index, api);
+    }
+
+    /// What this cluster's broker holds.
+    ///
+    /// # Panics
+    /// When everything is in one process.
+    pub fn broker(&self) -> BrokerView {
+        BrokerView::new(self.location.as_ref().expect("a cluster"))
+    }
+
+    /// Where this cluster's broker and store are.
+    ///
+    /// # Panics
+    /// When everything is in one process.
+    pub fn location(&self) -> &Location {
+        self.location.as_ref().expect("a cluster")
     }
 
     /// The base URLs of the API instances.

@@ -2,15 +2,22 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::Method;
 use serde_json::Value;
+use uuid::Uuid;
+
+use crate::eventually::patience;
 
 /// Longer than the longest long poll.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a request is repeated until it has a result. Longer than any outage that tests make. Seconds.
+const INSISTENCE: f64 = 150.0;
+const INSIST_PAUSE: Duration = Duration::from_millis(200);
 
 /// A client of the API. Consecutive requests go to the API instances in turn, also across its clones.
 #[derive(Debug, Clone)]
@@ -100,6 +107,28 @@ impl Http {
         }
     }
 
+    /// The same request, with the same key, until it has a result: for who must bear that an API instance dies, or that
+    /// broker or store are away. Gives up after a while, with what came last.
+    ///
+    /// # Errors
+    /// In words, when there never was a result.
+    pub async fn insist(&self, method: Method, path: &str, body: &Value) -> Result<Response, String> {
+        let key = format!("cmd_{}", Uuid::now_v7());
+        let started = Instant::now();
+        loop {
+            let request = self.request(method.clone(), path).header("Idempotency-Key", &key).json(body);
+            let last = match try_send(request).await {
+                Ok(reply) if ![202, 503, 504].contains(&reply.status) => return Ok(reply),
+                Ok(reply) => format!("{reply:?}"),
+                Err(error) => format!("{error:?}"),
+            };
+            if started.elapsed() >= patience(INSISTENCE) {
+                return Err(format!("no result of {method} {path}: {last}"));
+            }
+            tokio::time::sleep(INSIST_PAUSE).await;
+        }
+    }
+
     pub async fn get(&self, path: &str) -> Response {
         send(self.request(Method::GET, path)).await
     }
@@ -123,6 +152,11 @@ impl Http {
 /// When there is no response at all.
 pub async fn send(request: reqwest::RequestBuilder) -> Response {
     try_send(request).await.unwrap_or_else(|error| panic!("no response: {error:?}"))
+}
+
+/// What comes back as text, when that is no JSON.
+pub async fn try_text(request: reqwest::RequestBuilder) -> Result<String, reqwest::Error> {
+    request.send().await?.error_for_status()?.text().await
 }
 
 /// The same for who can do without a response.

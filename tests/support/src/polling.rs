@@ -32,6 +32,8 @@ pub struct JoinOptions {
     pub flow: Arc<Flow>,
     /// The connection takes a path that can be cut; one that restarts ICE later takes the direct one.
     pub relayed: bool,
+    /// What fails for want of an API instance, of broker or store is tried again; otherwise it is an error.
+    pub patient: bool,
 }
 
 impl JoinOptions {
@@ -42,6 +44,7 @@ impl JoinOptions {
             publish: vec![Kind::Audio, Kind::Video],
             flow: Arc::default(),
             relayed: false,
+            patient: false,
         }
     }
 
@@ -62,6 +65,7 @@ pub struct Subscribed {
 /// What the event loop and the test share.
 struct Shared {
     relay: Option<Relay>,
+    patient: bool,
     http: Http,
     peer: Peer,
     path: String,
@@ -128,7 +132,7 @@ impl PollingClient {
             Some(offer)
         };
         let path = format!("/v1/sessions/{session_id}/participants");
-        let reply = http.with_token(token).post(&path, &body).await;
+        let reply = post(&http.with_token(token), options.patient, &path, &body).await?;
         if reply.status != 201 {
             return Err(format!("{reply:?}"));
         }
@@ -149,6 +153,7 @@ impl PollingClient {
         let token = text(&joined["token"]);
         let shared = Arc::new(Shared {
             relay,
+            patient: options.patient,
             http: http.with_token(&token),
             peer,
             path: format!("{path}/{participant_id}"),
@@ -440,7 +445,7 @@ impl Shared {
         }
         let sdp = self.peer.answer(&text(&data["sdp"])).await?;
         let body = json!({"destination": self.destination, "sdp": sdp, "revision": revision});
-        let reply = self.http.post(&format!("{}/answer", self.path), &body).await;
+        let reply = post(&self.http, self.patient, &format!("{}/answer", self.path), &body).await?;
         if reply.status != 204 {
             return Err(format!("the answer was refused: {reply:?}"));
         }
@@ -480,6 +485,14 @@ impl Shared {
     }
 }
 
+/// Once, or as often as it takes.
+async fn post(http: &Http, patient: bool, path: &str, body: &Value) -> Result<Response, Failure> {
+    if patient {
+        return http.insist(Method::POST, path, body).await;
+    }
+    try_send(http.request(Method::POST, path).json(body)).await.map_err(|error| format!("{error:?}"))
+}
+
 /// Sends our candidates, several in one request when they come together.
 async fn send_candidates(shared: Arc<Shared>, mut found: mpsc::UnboundedReceiver<RTCIceCandidateInit>) {
     while let Some(first) = found.recv().await {
@@ -492,9 +505,9 @@ async fn send_candidates(shared: Arc<Shared>, mut found: mpsc::UnboundedReceiver
             .map(|candidate| json!({"candidate": candidate.candidate, "sdpMLineIndex": 0}))
             .collect();
         let body = json!({"destination": shared.destination, "candidates": candidates});
-        let reply = shared.http.post(&format!("{}/candidates", shared.path), &body).await;
-        if reply.status != 204 && reply.code() != "endpoint_gone" {
-            shared.wrong(format!("candidates were refused: {reply:?}"));
+        match post(&shared.http, shared.patient, &format!("{}/candidates", shared.path), &body).await {
+            Ok(reply) if reply.status == 204 || reply.code() == "endpoint_gone" => {}
+            refused => shared.wrong(format!("candidates were refused: {refused:?}")),
         }
     }
 }
@@ -510,7 +523,9 @@ async fn read_events(shared: Arc<Shared>) {
         let reply = match try_send(shared.http.request(Method::GET, &path)).await {
             Ok(reply) => reply,
             Err(error) => {
-                shared.wrong(format!("a poll failed: {error}"));
+                if !shared.patient {
+                    shared.wrong(format!("a poll failed: {error}"));
+                }
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 continue;
             }

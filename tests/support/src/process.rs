@@ -197,8 +197,7 @@ impl Process {
     /// # Panics
     /// When it is not there.
     pub fn terminate(&self) {
-        let asked = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status();
-        assert!(asked.is_ok_and(|status| status.success()), "{} is not there to be asked to end", self.name);
+        self.signal("TERM");
     }
 
     /// Waits for its end, for up to 30 s.
@@ -217,6 +216,44 @@ impl Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+
+    /// Lets it stand still (SIGSTOP), until [`Self::resume`].
+    ///
+    /// # Panics
+    /// When it is not there.
+    pub fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets it go on (SIGCONT).
+    ///
+    /// # Panics
+    /// When it is not there.
+    pub fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let asked = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
+        assert!(asked.is_ok_and(|status| status.success()), "{} is not there for SIG{name}", self.name);
+    }
+
+    /// What it occupies now.
+    pub fn footprint(&self) -> Footprint {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = resident.and_then(|text| text.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        let descriptors = fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count);
+        Footprint { resident_bytes: kib.unwrap_or(0) * 1024, descriptors }
+    }
+}
+
+/// What a process occupies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Footprint {
+    pub resident_bytes: u64,
+    /// Open files and sockets.
+    pub descriptors: usize,
 }
 
 impl Drop for Process {
@@ -241,7 +278,7 @@ fn test_name() -> String {
     name.chars().take(80).collect()
 }
 
-fn log_folder() -> PathBuf {
+pub(crate) fn log_folder() -> PathBuf {
     let binary = binary();
     binary.ancestors().nth(2).map_or_else(|| PathBuf::from("target"), PathBuf::from).join("test-logs")
 }

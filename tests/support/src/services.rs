@@ -6,15 +6,21 @@
 use reqwest::StatusCode;
 use uuid::Uuid;
 
-/// A virtual host and a database of a deployment's own. The virtual host goes when this is dropped.
-pub struct Services {
+/// Where a deployment's broker and store are.
+#[derive(Debug, Clone)]
+pub struct Location {
     /// `amqp://…/<virtual host>`
     pub broker: String,
     /// `mongodb://…/<database>?…`
     pub store: String,
-    admin: String,
-    vhost: String,
+    /// RabbitMQ's management API, with its credentials.
+    pub admin: String,
+    /// As it stands in an address.
+    pub vhost: String,
 }
+
+/// A virtual host and a database of a deployment's own. The virtual host goes when this is dropped.
+pub struct Services(Location);
 
 fn required(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| {
@@ -35,22 +41,26 @@ impl Services {
         let name = format!("test-{}", Uuid::now_v7().simple());
         let (user, password, base) = split_credentials(&admin);
         let http = reqwest::Client::new();
-        let vhost = format!("{base}/api/vhosts/{name}");
         let made = http
-            .put(&vhost)
+            .put(format!("{base}/api/vhosts/{name}"))
             .basic_auth(&user, Some(&password))
             .send()
             .await
             .expect("RabbitMQ's management answers");
         assert_eq!(made.status(), StatusCode::CREATED, "a virtual host can be made");
-        Self { broker: with_path(&broker, &name), store: with_path(&store, &name), admin, vhost }
+        let (broker, store) = (with_path(&broker, &name), with_path(&store, &name));
+        Self(Location { broker, store, admin, vhost: name })
+    }
+
+    pub fn location(&self) -> Location {
+        self.0.clone()
     }
 }
 
 impl Drop for Services {
     fn drop(&mut self) {
-        let (user, password, _) = split_credentials(&self.admin);
-        let vhost = self.vhost.clone();
+        let (user, password, base) = split_credentials(&self.0.admin);
+        let vhost = format!("{base}/api/vhosts/{}", self.0.vhost);
         // The test's runtime may be gone already: a thread of its own asks. Failing to clean up fails no test.
         let _ = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -64,7 +74,7 @@ impl Drop for Services {
 }
 
 /// `http://user:password@host` as its parts; the last is the URL without them.
-fn split_credentials(url: &str) -> (String, String, String) {
+pub(crate) fn split_credentials(url: &str) -> (String, String, String) {
     let (scheme, rest) = url.split_once("://").expect("SWITCHYARD_TEST_BROKER_ADMIN is a URL");
     let (user, password, host) = match rest.split_once('@') {
         Some((credentials, host)) => {

@@ -1,5 +1,6 @@
 //! A participant that only polls, as a program: joins, sends generated media, and says twice a second on stdout what
-//! it receives, one JSON object per line. Ends, and leaves, when its stdin ends.
+//! it receives, one JSON object per line. Bears what happens to the servers: it repeats what had no result, and joins again
+//! when its session was interrupted. Ends, and leaves, when its stdin ends.
 //!
 //! `polling-client BASE_URL[,BASE_URL…] SESSION_ID TOKEN [NAME]`
 
@@ -18,8 +19,9 @@ async fn main() {
     };
     let bases: Vec<String> = bases.split(',').map(str::to_owned).collect();
     let name = rest.first().map_or("polling client", String::as_str);
-    let joined = PollingClient::join(&Http::new(&bases), session, token, JoinOptions::publishing(name)).await;
-    let client = match joined {
+    let http = Http::new(&bases);
+    let options = JoinOptions { patient: true, ..JoinOptions::publishing(name) };
+    let mut client = match PollingClient::join(&http, session, token, options.clone()).await {
         Ok(client) => client,
         Err(error) => {
             eprintln!("cannot join: {error}");
@@ -31,7 +33,19 @@ async fn main() {
     let mut pace = tokio::time::interval(Duration::from_millis(500));
     loop {
         tokio::select! {
-            _ = pace.tick() => report(&client).await,
+            _ = pace.tick() => {
+                if !client.events_of("session.interrupted").is_empty() {
+                    let id = Some(client.participant_id().to_owned());
+                    let again = JoinOptions { participant_id: id, ..options.clone() };
+                    let token = client.token.clone();
+                    match PollingClient::join(&http, session, &token, again).await {
+                        Ok(new) => std::mem::replace(&mut client, new).vanish().await,
+                        // Its place went once more: with the next look it tries again.
+                        Err(error) => eprintln!("cannot join again: {error}"),
+                    }
+                }
+                report(&client).await;
+            }
             read = stdin.read(&mut byte) => if !matches!(read, Ok(1..)) { break },
         }
     }
