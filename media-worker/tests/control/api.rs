@@ -191,8 +191,16 @@ pub struct Events {
 
 impl Events {
     pub async fn next(&mut self) -> Event {
-        let delivery = tokio::time::timeout(patience(), self.inbox.next()).await.expect("an event in time");
-        let delivery = delivery.expect("the user queue is there");
+        let delivery = loop {
+            let delivery =
+                tokio::time::timeout(patience(), self.inbox.next()).await.expect("an event in time");
+            let delivery = delivery.expect("the user queue is there");
+            // As the API does.
+            if delivery.message.message_id != topology::PING {
+                break delivery;
+            }
+            delivery.acknowledge().await.unwrap();
+        };
         let event: Event = serde_json::from_slice(&delivery.message.body).expect("an event");
         assert_eq!(delivery.message.message_id, event.id.to_string());
         delivery.acknowledge().await.unwrap();
