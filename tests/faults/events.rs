@@ -9,7 +9,7 @@ use reqwest::Method;
 use serde_json::json;
 use support::deployment::text;
 use support::media::Kind;
-use support::{Chance, Deployment, JoinOptions, PollingClient, Room, Shape, eventually};
+use support::{Chance, Deployment, JoinOptions, OwnServices, PollingClient, Room, Shape, eventually};
 
 use crate::readers::{Reader, Transport, join_to_read};
 use crate::room::still_there;
@@ -164,4 +164,53 @@ async fn a_reader_goes_on_at_the_other_instance_within_moments() {
     assert_eq!(page["events"][0]["id"], first.as_str(), "what was not confirmed comes again, under its id");
     println!("a poll at a living instance has a dead one's events {took:.0?} after the death");
     assert!(took < support::patience(5.0), "{took:?}");
+}
+
+/// Consecutive polls reach different instances. After an outage of RabbitMQ the one that had the events before must not wait
+/// for them while the other has them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn polls_go_on_at_any_instance_after_rabbitmq_was_killed() {
+    let mut services = OwnServices::start().await;
+    let deployment = Deployment::start_at(services.location(), 2, 1, &[]);
+    let room = deployment.room().await;
+    let whose = join_to_read(&room.http, &room.id, &room.token, "reader").await;
+    let [one, other] =
+        [0, 1].map(|index| support::Http::new(&deployment.urls()[index..=index]).with_token(&whose.token));
+    let mut cursor = String::new();
+    let mut read = async |http: &support::Http, wait: u32| {
+        let path = format!("{}/events?endpoint={}&wait={wait}{cursor}", whose.path, whose.endpoint_id);
+        let page = eventually("a poll is answered", || async {
+            let page = http.get(&path).await;
+            if page.status == 200 { Ok(page.body) } else { Err(format!("{page:?}")) }
+        })
+        .await;
+        if let Some(last) = page["cursor"].as_str() {
+            cursor = format!("&cursor={last}");
+        }
+        page["events"].as_array().map_or(0, Vec::len)
+    };
+    // One has the queue, and an inbox that will want it back.
+    assert_eq!(read(&one, 10).await, 1, "its own join");
+    services.broker.kill().await;
+    services.broker.start().await;
+    // The other takes it, as soon as it is connected again.
+    read(&other, 0).await;
+    eventually("both instances are ready", || async {
+        for http in [&one, &other] {
+            http.get("/readyz").await.status.eq(&200).then_some(()).ok_or("not yet".to_owned())?;
+        }
+        Ok(())
+    })
+    .await;
+    join_to_read(&room.http, &room.id, &room.token, "somebody").await;
+    let asked = Instant::now();
+    let mut got = 0;
+    while got == 0 {
+        got = read(&one, 20).await;
+    }
+    let took = asked.elapsed();
+    println!(
+        "after an outage of RabbitMQ a poll at the instance that had the events before takes {took:.0?}"
+    );
+    assert!(took < support::patience(3.0), "{took:?}");
 }

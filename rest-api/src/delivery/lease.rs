@@ -8,6 +8,7 @@ use common::broker::{Broker, BrokerError, Inbox, InboxOptions, topology};
 use common::model::EventId;
 use common::store::Store;
 use futures::FutureExt as _;
+use tokio::sync::watch;
 
 use super::{Ends, Held, Recipient};
 use crate::metrics::{self, Gauge};
@@ -44,6 +45,8 @@ pub struct Lease {
     recipient: Recipient,
     broker: Arc<dyn Broker>,
     store: Arc<dyn Store>,
+    /// Changes when the link is lost that the inbox was opened on.
+    link: watch::Receiver<bool>,
     _gauge: Gauge,
 }
 
@@ -57,6 +60,8 @@ impl Lease {
         broker: Arc<dyn Broker>,
         store: Arc<dyn Store>,
     ) -> Result<Self, BrokerError> {
+        let mut link = broker.connected();
+        link.mark_unchanged();
         let inbox = broker
             .open_inbox(&recipient.queue_name(), InboxOptions { prefetch: WINDOW, exclusive: true })
             .await?;
@@ -69,6 +74,7 @@ impl Lease {
             recipient,
             broker,
             store,
+            link,
             _gauge: Gauge::lease(),
         })
     }
@@ -76,6 +82,12 @@ impl Lease {
     /// Puts back what is not confirmed and waits until another instance can open the queue.
     pub async fn let_go(self) {
         self.inbox.close().await;
+    }
+
+    /// Whether the link was lost since this queue was opened. Then everything unconfirmed is back in the queue, and another
+    /// instance may have opened it.
+    pub fn link_was_lost(&self) -> bool {
+        self.link.has_changed().unwrap_or(true)
     }
 
     /// What may be given to the client, oldest first.

@@ -268,7 +268,13 @@ impl Readers {
     }
 
     async fn acquire_slot(&self, claim: Claim, recipient: Recipient, cursor: Option<EventId>) -> Acquired {
-        let lease = claim.slot.lease.clone().lock_owned().await;
+        let mut lease = claim.slot.lease.clone().lock_owned().await;
+        // Its inbox would try for long to get the queue back, while the instance that has it now is never asked for it.
+        if lease.as_ref().is_some_and(Lease::link_was_lost)
+            && let Some(old) = lease.take()
+        {
+            old.let_go().await;
+        }
         let since = claim.since;
         let mut reader = Reader { lease, claim, over: false };
         if let Some(lease) = reader.lease() {
