@@ -15,7 +15,6 @@ use tempfile::TempDir;
 use tokio::time::sleep;
 
 use crate::eventually::patience;
-use crate::process::log_folder;
 use crate::services::Location;
 
 const RABBITMQ: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
@@ -323,7 +322,7 @@ fn test_environment() -> PathBuf {
 }
 
 fn log(name: &str) -> PathBuf {
-    let folder = log_folder();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/test-logs");
     fs::create_dir_all(&folder).expect("target/test-logs can be made");
     folder.join(format!("own-{}-{name}.log", std::process::id()))
 }

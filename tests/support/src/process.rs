@@ -278,7 +278,7 @@ fn test_name() -> String {
     name.chars().take(80).collect()
 }
 
-pub(crate) fn log_folder() -> PathBuf {
+fn log_folder() -> PathBuf {
     let binary = binary();
     binary.ancestors().nth(2).map_or_else(|| PathBuf::from("target"), PathBuf::from).join("test-logs")
 }
