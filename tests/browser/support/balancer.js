@@ -59,6 +59,8 @@ export class Balancer {
       response.writeHead(reply.statusCode ?? 502, reply.headers);
       response.flushHeaders();
       reply.pipe(response);
+      // An instance that dies in the middle of a stream: its client must learn that nothing more comes.
+      reply.on('error', () => response.destroy());
     });
     onward.on('error', () => (response.headersSent ? response.destroy() : response.writeHead(502).end()));
     // A reader that goes away must be seen to go away, long polls and event streams above all.

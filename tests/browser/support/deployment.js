@@ -27,6 +27,8 @@ export class Deployment {
   processes = [];
   /** The media servers of a cluster. @type {Process[]} */
   workers = [];
+  /** The API instances of a cluster. @type {Process[]} */
+  apiProcesses = [];
   /** @type {Record<string, string>} */
   #environment = {};
   /** Base URLs of the API instances. @type {string[]} */
@@ -41,11 +43,13 @@ export class Deployment {
    * Everything in one process, or 2 API and 2 worker processes over RabbitMQ and MongoDB behind a balancer that
    * sends consecutive requests of one client to different APIs.
    * @param {'embedded' | 'cluster'} shape
+   * @param {{ broker: string, store: string }} [location] of a cluster's broker and store, when they are the caller's own
    */
-  static async start(shape) {
+  static async start(shape, location) {
     const deployment = new Deployment();
     try {
-      await (shape === 'embedded' ? deployment.#startEmbedded() : deployment.#startCluster());
+      if (shape === 'embedded') await deployment.#startEmbedded();
+      else await deployment.#startCluster(location ?? (await deployment.#claim()));
     } catch (error) {
       await deployment.stop();
       throw error;
@@ -84,7 +88,8 @@ export class Deployment {
     await this.#startEmbedded();
   }
 
-  async #startCluster() {
+  /** A virtual host and a database to itself on the servers of all tests. */
+  async #claim() {
     const name = `test-${randomUUID()}`;
     const admin = new URL(required('SWITCHYARD_TEST_BROKER_ADMIN'));
     const headers = { Authorization: `Basic ${btoa(`${admin.username || 'guest'}:${admin.password || 'guest'}`)}` };
@@ -94,14 +99,19 @@ export class Deployment {
     this.#cleanUp = async () => {
       await fetch(vhost, { method: 'DELETE', headers });
     };
-    const environment = (this.#environment = {
-      SWITCHYARD_BROKER: withPath(required('SWITCHYARD_TEST_BROKER'), name),
-      SWITCHYARD_STORE: withPath(required('SWITCHYARD_TEST_STORE'), name),
-    });
+    return {
+      broker: withPath(required('SWITCHYARD_TEST_BROKER'), name),
+      store: withPath(required('SWITCHYARD_TEST_STORE'), name),
+    };
+  }
+
+  /** @param {{ broker: string, store: string }} location */
+  async #startCluster({ broker, store }) {
+    const environment = (this.#environment = { SWITCHYARD_BROKER: broker, SWITCHYARD_STORE: store });
     const workers = [this.startWorker(), this.startWorker()];
-    const apis = [1, 2].map(() => this.#process('api', ['api'], environment));
+    this.apiProcesses = [1, 2].map(() => this.#process('api', ['api'], environment));
     await Promise.all(workers);
-    for (const api of apis) this.apis.push((await api.line('switchyard: listening on ')).replace(/\/$/, ''));
+    for (const api of this.apiProcesses) this.apis.push((await api.line('switchyard: listening on ')).replace(/\/$/, ''));
     this.balancer = await Balancer.start(this.apis);
     this.url = this.balancer.url;
   }
@@ -112,6 +122,18 @@ export class Deployment {
     this.workers.push(worker);
     await worker.line('switchyard: worker ');
     return worker;
+  }
+
+  /** Ends an API instance as a crash would. @param {number} index */
+  async crashApi(index) {
+    await this.apiProcesses[index].crash();
+  }
+
+  /** Its successor, at the same address. @param {number} index */
+  async startApiAgain(index) {
+    const environment = { ...this.#environment, SWITCHYARD_LISTEN: new URL(this.apis[index]).host };
+    this.apiProcesses[index] = this.#process('api', ['api'], environment);
+    await this.apiProcesses[index].line('switchyard: listening on ');
   }
 
   /**

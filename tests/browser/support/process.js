@@ -18,6 +18,7 @@ function executable(variable, name) {
 }
 
 export const binary = () => executable('SWITCHYARD_BIN', 'switchyard');
+export const ownServices = () => executable('SWITCHYARD_OWN_SERVICES', 'own-services');
 export const pollingClient = () => executable('SWITCHYARD_POLLING_CLIENT', 'polling-client');
 
 export class Process {
