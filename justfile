@@ -15,6 +15,10 @@ check:
 test *ARGS:
     tests/run {{ARGS}}
 
+# Fuzz targets: `just fuzz 600`, `just fuzz 60 sdp`
+fuzz *ARGS:
+    tests/fuzz {{ARGS}}
+
 # Format everything
 fmt:
     cargo fmt --all

@@ -7,17 +7,23 @@ use std::time::{Duration, Instant};
 
 use common::broker::Broker;
 use common::connect;
+use common::keyring::Keyring;
 use common::store::Store;
-use common::token::ApiKeys;
+use common::token::{ApiKeys, Claims, VideoGrants};
+use common::turn::TurnSecret;
+use media_worker::relay::RelayConfig;
 use media_worker::{Worker, WorkerConfig};
-use metrics_exporter_prometheus::PrometheusHandle;
-use rest_api::{ApiConfig, IceServer};
+use rest_api::webhooks::WebhookConfig;
+use rest_api::{ApiConfig, IceServer, RenderMetrics, Turn};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::admin;
-use crate::config::{Role, Settings};
+use crate::config::{ConfigError, Role, Settings};
+use crate::otlp::{self, Exporting};
+use crate::telemetry::{self, Telemetry};
+use crate::{descriptors, key_file};
 
 /// Why the process ends other than by a signal.
 #[derive(Debug, thiserror::Error)]
@@ -28,8 +34,12 @@ pub enum RunError {
     Broker(#[from] common::broker::BrokerError),
     #[error("the store is not reachable: {0}")]
     Store(#[from] common::store::StoreError),
+    #[error(transparent)]
+    PublicAddress(#[from] media_worker::public_address::NotFound),
     #[error("the worker did not start: {0}")]
     Worker(#[from] media_worker::StartError),
+    #[error("no traces can be sent: {0}")]
+    Traces(#[from] otlp::OtlpError),
     #[error("the API failed: {0}")]
     Api(#[from] rest_api::ServeError),
     #[error("a vital part of the worker ended")]
@@ -42,40 +52,60 @@ impl RunError {
     /// The process exit code (sysexits.h).
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Listen { .. } | Self::Broker(_) | Self::Store(_) => 69,
+            Self::Listen { .. } | Self::Broker(_) | Self::Store(_) | Self::PublicAddress(_) => 69,
+            Self::Traces(_) => 78,
             Self::Worker(_) | Self::Api(_) | Self::WorkerEnded | Self::Runtime(_) => 70,
         }
     }
 }
 
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
 /// How long a part waits at its start for a broker or store that is not there yet.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs until SIGINT or SIGTERM (then `Ok`) or until a part fails.
-pub fn run(role: Role, settings: Settings, metrics: PrometheusHandle) -> Result<(), RunError> {
+pub fn run(role: Role, settings: Settings, telemetry: Telemetry) -> Result<(), RunError> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(RunError::Runtime)?;
-    runtime.block_on(serve(role, settings, metrics))
+    runtime.block_on(serve(role, settings, telemetry))
 }
 
-async fn serve(role: Role, settings: Settings, metrics: PrometheusHandle) -> Result<(), RunError> {
+async fn serve(role: Role, settings: Settings, telemetry: Telemetry) -> Result<(), RunError> {
     // Listening comes first: a taken port is the likelier mistake and the quicker answer.
     let listener = match role {
         Role::AllInOne | Role::Api => Some(listen(settings.listen).await?),
         Role::Worker => None,
     };
+    let exporting = settings.otlp.as_ref().map(|to| Exporting::start(role, &settings, to)).transpose()?;
     let broker = patiently("broker", || connect::broker(&settings.broker)).await?;
     let store = patiently("store", || connect::store(&settings.store)).await?;
+    // Ends with the runtime.
+    tokio::spawn(telemetry::keep_up(telemetry.clone()));
+    telemetry::register(role, &settings.broker);
+    if role != Role::Api {
+        tokio::spawn(telemetry::watch_queues(broker.clone()));
+    }
     let shutdown = CancellationToken::new();
-    let draining = CancellationToken::new();
+    let keyring = settings.api_keys.clone().map(Keyring::new);
+    if let (Some(path), Some(keyring)) = (settings.api_keys_file.clone(), keyring.clone()) {
+        tokio::spawn(key_file::follow(path, keyring, shutdown.clone()));
+    }
+    let (started, draining) = (CancellationToken::new(), CancellationToken::new());
     let admin = match settings.admin_listen {
         Some(address) => {
             let listener = listen(address).await?;
+            if let Ok(address) = listener.local_addr() {
+                println!("switchyard: admin on http://{address}");
+            }
             let state = admin::Admin {
                 broker: broker.clone(),
                 store: store.clone(),
+                started: started.clone(),
                 draining: draining.clone(),
-                metrics: metrics.clone(),
+                telemetry: telemetry.clone(),
+                api_keys: keyring.clone(),
+                operator_keys: settings.operator_keys.clone().into(),
             };
             Some(tokio::spawn(admin::serve(state, listener, shutdown.clone())))
         }
@@ -83,15 +113,23 @@ async fn serve(role: Role, settings: Settings, metrics: PrometheusHandle) -> Res
     };
     // Before anything says that it is ready: whoever reads that may ask it to stop at once.
     let mut signals = Signals::listen();
+    // Whoever makes the credentials and checks them, too, need not be told the secret.
+    let turn_secret =
+        settings.turn_secret.clone().or_else(|| settings.turn_server.is_some().then(TurnSecret::random));
     let worker = match role {
         Role::AllInOne | Role::Worker => {
-            Some(start_worker(role, &settings, broker.clone(), store.clone()).await?)
+            Some(start_worker(role, &settings, turn_secret.as_ref(), broker.clone(), store.clone()).await?)
         }
         Role::Api => None,
     };
     let mut api = match listener {
         Some(listener) => {
-            let config = api_config(&settings, &listener, metrics)?;
+            let mut config = api_config(&settings, keyring, &listener, telemetry)?;
+            let own_turn = worker.as_ref().map(|worker| own_turn(&settings, worker)).unwrap_or_default();
+            config.ice_servers.extend(own_turn.stun);
+            let urls = [settings.turn_urls.clone(), own_turn.urls].concat();
+            let ttl = settings.turn_ttl;
+            config.turn = turn_secret.filter(|_| !urls.is_empty()).map(|secret| Turn { urls, secret, ttl });
             Some(tokio::spawn(rest_api::serve(
                 config,
                 broker.clone(),
@@ -102,6 +140,7 @@ async fn serve(role: Role, settings: Settings, metrics: PrometheusHandle) -> Res
         }
         None => None,
     };
+    started.cancel();
 
     let outcome = tokio::select! {
         () = until_stop(role, &mut signals, worker.as_ref(), &draining) => Ok(()),
@@ -128,6 +167,9 @@ async fn serve(role: Role, settings: Settings, metrics: PrometheusHandle) -> Res
         let _ = admin.await;
     }
     broker.close().await;
+    if let Some(exporting) = exporting {
+        exporting.finish().await;
+    }
     outcome
 }
 
@@ -181,6 +223,7 @@ where
 async fn start_worker(
     role: Role,
     settings: &Settings,
+    turn_secret: Option<&TurnSecret>,
     broker: Arc<dyn Broker>,
     store: Arc<dyn Store>,
 ) -> Result<Worker, RunError> {
@@ -191,16 +234,35 @@ async fn start_worker(
         can_drain: role == Role::Worker,
         empty_timeout: settings.empty_timeout,
         closed_retention: settings.closed_retention,
+        webhooks: settings.webhooks.iter().map(|receiver| receiver.id.clone()).collect(),
         ..WorkerConfig::default()
     };
     config.media.listen = settings.media;
-    config.media.public_addresses = settings.public_addresses.clone();
+    config.media.tcp = settings.media_tcp_port;
+    config.media.public_addresses = match settings.public_addresses.as_slice() {
+        [] if !settings.public_sources.is_empty() => {
+            media_worker::public_address::find(&settings.public_sources).await?
+        }
+        configured => configured.to_vec(),
+    };
     config.media.grace = settings.grace;
     config.media.threads = settings.media_threads;
     config.media.max_endpoints = settings.max_endpoints;
     config.media.max_packets_per_second = settings.max_packets_per_second;
     config.media.max_tracks = settings.max_tracks;
+    config.media.bandwidth.start = settings.start_bitrate.min(settings.max_bitrate);
+    config.media.bandwidth.max = settings.max_bitrate;
+    config.media.suspend_video_below = settings.suspend_video_below;
     config.media.max_memory_bytes = settings.max_memory_mib << 20;
+    config.relay =
+        settings.turn_server.clone().zip(turn_secret.cloned()).map(|(server, secret)| RelayConfig {
+            listen: server.listen,
+            secret,
+            ports: server.relay_ports,
+            max_allocations: server.max_allocations,
+            max_allocations_per_user: server.max_allocations_per_user,
+            lifetime: server.lifetime,
+        });
     let worker = match Worker::start(config.clone(), broker.clone(), store.clone()).await {
         Err(media_worker::StartError::Media(error))
             if settings.media_port_may_move && error.kind() == std::io::ErrorKind::AddrInUse =>
@@ -212,29 +274,73 @@ async fn start_worker(
     };
     let addresses: Vec<String> = worker.media_addresses().iter().map(SocketAddr::to_string).collect();
     println!("switchyard: worker {} media on udp {}", worker.id(), addresses.join(", "));
+    if let Some(address) = worker.relay_address() {
+        println!("switchyard: TURN and STUN on udp and tcp {address}");
+    }
     Ok(worker)
+}
+
+/// What clients are told of the worker's own TURN server.
+#[derive(Default)]
+struct OwnTurn {
+    urls: Vec<String>,
+    stun: Option<IceServer>,
+}
+
+/// The addresses that media is announced with are what clients reach this machine by. One of each family: a browser asks
+/// all of them, and gives each an allocation.
+fn own_turn(settings: &Settings, worker: &Worker) -> OwnTurn {
+    let Some(listen) = worker.relay_address() else { return OwnTurn::default() };
+    let is_public = !settings.public_addresses.is_empty() || !settings.public_sources.is_empty();
+    let ips: Vec<IpAddr> = if is_public || listen.ip().is_unspecified() {
+        let all: Vec<IpAddr> = worker.media_addresses().iter().map(SocketAddr::ip).collect();
+        let first = |is_ipv6: bool| all.iter().copied().find(|ip| ip.is_ipv6() == is_ipv6);
+        // What listens for IPv6 on every interface takes IPv4 too.
+        let takes = |ip: &IpAddr| ip.is_ipv4() || listen.is_ipv6();
+        [first(false), first(true)].into_iter().flatten().filter(takes).collect()
+    } else {
+        vec![listen.ip()]
+    };
+    let addresses: Vec<SocketAddr> = ips.into_iter().map(|ip| SocketAddr::new(ip, listen.port())).collect();
+    let url = |address, transport| format!("turn:{address}?transport={transport}");
+    let urls = addresses.iter().flat_map(|address| [url(address, "udp"), url(address, "tcp")]).collect();
+    let stun: Vec<String> = addresses.iter().map(|address| format!("stun:{address}")).collect();
+    let stun = (!stun.is_empty()).then_some(IceServer { urls: stun, username: None, credential: None });
+    OwnTurn { urls, stun }
 }
 
 fn api_config(
     settings: &Settings,
+    keyring: Option<Keyring>,
     listener: &TcpListener,
-    metrics: PrometheusHandle,
+    telemetry: Telemetry,
 ) -> Result<ApiConfig, RunError> {
     let address =
         listener.local_addr().map_err(|source| RunError::Listen { address: settings.listen, source })?;
-    let own_url = format!("http://{}", reachable(address));
+    let scheme = if settings.tls.is_some() { "https" } else { "http" };
+    let own_url = format!("{scheme}://{}", reachable(address));
     println!("switchyard: listening on {own_url}");
-    let dev = settings.api_keys.is_none();
-    let keys = match &settings.api_keys {
-        Some(keys) => keys.clone(),
-        None => development_keys(),
-    };
+    let dev = keyring.is_none();
+    let keyring = keyring.unwrap_or_else(|| Keyring::new(development_keys()));
+    let keys = keyring.now();
     if settings.demo {
         println!(
             "switchyard: open {}/ in two browser tabs",
             settings.public_url.as_ref().unwrap_or(&own_url)
         );
     }
+    if dev {
+        let url = settings.public_url.as_ref().unwrap_or(&own_url);
+        println!(
+            "switchyard: admin page, for an hour: {}",
+            signed_admin_link(&keys, keys.first_id(), url, HOUR)
+        );
+    }
+    let webhooks = (!settings.webhooks.is_empty()).then(|| WebhookConfig {
+        receivers: settings.webhooks.clone(),
+        key_id: settings.webhook_key.clone().unwrap_or_else(|| keys.first_id().to_owned()),
+        retry: settings.webhook_retry,
+    });
     let operator_keys = if dev { vec![keys.first_id().to_owned()] } else { settings.operator_keys.clone() };
     let ice_servers = settings
         .ice_servers
@@ -243,13 +349,46 @@ fn api_config(
         .collect();
     Ok(ApiConfig {
         public_url: settings.public_url.clone(),
+        tls: settings.tls.clone(),
+        trusted_proxies: Arc::new(settings.trusted_proxies.clone()),
         operator_keys,
+        webhooks,
         dev,
         demo: settings.demo,
         ice_servers,
-        metrics: Some(Arc::new(move || metrics.render())),
-        ..ApiConfig::new(keys)
+        request_rates: settings.request_rates,
+        max_connections: settings.max_connections.min(descriptors::limit() / 10 * 9),
+        max_connections_per_address: settings.max_connections_per_address,
+        overflow_url: settings.overflow_url.clone(),
+        // With a port for operators they are there, and not at the address that clients have.
+        metrics: settings
+            .admin_listen
+            .is_none()
+            .then(|| -> RenderMetrics { Arc::new(move || telemetry.scrape()) }),
+        ..ApiConfig::new(keyring)
     })
+}
+
+/// The admin page with a token for it, signed here with the first of the operators' keys.
+///
+/// # Errors
+/// When the settings name no such key.
+pub fn admin_link(settings: &Settings, ttl: Duration) -> Result<String, ConfigError> {
+    let (Some(keys), Some(operator)) = (&settings.api_keys, settings.operator_keys.first()) else {
+        return Err(ConfigError {
+            setting: "operator_keys",
+            reason: "set it to the id of one of api_keys".to_owned(),
+        });
+    };
+    let own_url = format!("http://{}", reachable(settings.listen));
+    let url = settings.public_url.as_ref().unwrap_or(&own_url);
+    Ok(signed_admin_link(keys, operator, url, ttl))
+}
+
+fn signed_admin_link(keys: &ApiKeys, key_id: &str, url: &str, ttl: Duration) -> String {
+    let grants = VideoGrants { operator: true, ..VideoGrants::default() };
+    let token = keys.mint(&Claims::expiring_in(key_id, ttl, grants)).expect("the key is one of these");
+    format!("{url}/admin/#token={token}")
 }
 
 /// A key for this run only, printed so that a developer can call the API with it.

@@ -151,6 +151,8 @@ impl Room {
             can_publish: publishes,
             can_subscribe: !publishes,
             server_offers: !publishes,
+            treatment: Default::default(),
+            fixed: None,
         };
         if publishes {
             self.plane.open_endpoint(open).await.expect("an endpoint");
@@ -251,8 +253,9 @@ fn sweep(subscriber: &mut Subscriber, buffer: &mut [u8], seen: &Seen) {
     while let Some((length, at)) = clock::receive(&subscriber.client.socket, buffer) {
         let opened = subscriber.client.handle(now, &buffer[..length], subscriber.sampled);
         let Some(opened) = opened else { continue };
-        // Video of the fixed header without extensions.
-        if let Some(time) = opened.get(12 + TIME_AT..).and_then(|it| it.first_chunk::<8>())
+        if let Some(time) = payload_of(&opened)
+            .and_then(|payload| payload.get(TIME_AT..))
+            .and_then(|it| it.first_chunk::<8>())
             && opened[1] & 0x7f != 111
         {
             let latency = at.saturating_sub(u64::from_be_bytes(*time));
@@ -267,6 +270,14 @@ fn sweep(subscriber: &mut Subscriber, buffer: &mut [u8], seen: &Seen) {
         unreachable_if_poisoned(&seen.joins).push(first - subscriber.began);
     }
     subscriber.client.handle_timeout(now);
+}
+
+/// What stands behind the fixed header and its extension.
+fn payload_of(packet: &[u8]) -> Option<&[u8]> {
+    let has_extension = packet.first()? & 0x10 != 0;
+    let words = packet.get(14..16).filter(|_| has_extension);
+    let extension = words.map_or(0, |it| 4 + 4 * usize::from(u16::from_be_bytes([it[0], it[1]])));
+    packet.get(12 + extension..)
 }
 
 fn publish(mut client: Client, seen: &Seen, stop: &AtomicBool) {

@@ -3,8 +3,9 @@
 //! # Keys
 //!
 //! [`ApiKeys`] holds the pairs of key id and secret that a deployment shares with its application's backend. The
-//! first pair signs what the server makes on its own account; every pair is accepted, so keys can be rotated. Secrets
-//! appear in no `Debug` output and in no error.
+//! first pair signs what the server makes on its own account; every pair is accepted. One id may have several secrets, of
+//! which the first signs: that is how a key is rotated while its sessions go on, because they belong to the id
+//! ([`crate::keyring`]). Secrets appear in no `Debug` output and in no error.
 //!
 //! # Access tokens
 //!
@@ -37,13 +38,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
 
 use crate::message::Target;
-use crate::model::{EndpointId, Grants, ParticipantId, PipelineId, SessionId, WorkerId};
+use crate::model::{Bitrates, EndpointId, Grants, ParticipantId, PipelineId, SessionId, WorkerId};
 use crate::time::UnixMillis;
 
 /// How far the clocks of who mints and who verifies may differ, in seconds.
@@ -53,6 +54,8 @@ pub const MIN_SECRET_LENGTH: usize = 16;
 /// Longer tokens are refused before they are parsed, in bytes.
 pub const MAX_TOKEN_LENGTH: usize = 8 * 1024;
 const MAX_KEY_ID_LENGTH: usize = 128;
+/// Secrets of one key id: a token is tried with each of them.
+pub const MAX_SECRETS: usize = 4;
 
 /// Why a set of keys is refused. Never repeats a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -65,8 +68,10 @@ pub enum KeysError {
     BadId(usize),
     #[error("the secret of API key {0:?} is shorter than 16 characters")]
     ShortSecret(String),
-    #[error("API key {0:?} is given twice")]
+    #[error("API key {0:?} is given twice with the same secret")]
     Twice(String),
+    #[error("API key {0:?} has more than 4 secrets")]
+    TooManySecrets(String),
 }
 
 /// Why a token is refused.
@@ -95,6 +100,17 @@ pub struct DestinationError;
 #[derive(Clone)]
 pub struct ApiKeys(Arc<Vec<ApiKey>>);
 
+/// Which secret somebody showed or signed with; for [`ApiKeys::holds`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct KeyMark([u8; 32]);
+
+/// Nothing of the secret's digest.
+impl fmt::Debug for KeyMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyMark")
+    }
+}
+
 struct ApiKey {
     id: String,
     secret_digest: [u8; 32],
@@ -121,7 +137,7 @@ impl ApiKeys {
     ///
     /// # Errors
     /// None given, an id that is empty, too long or has other characters than `A-Z a-z 0-9 . _ -`, a secret below
-    /// [`MIN_SECRET_LENGTH`], or one id twice.
+    /// [`MIN_SECRET_LENGTH`], one pair twice, or more than [`MAX_SECRETS`] of one id.
     pub fn new<I, S, T>(pairs: I) -> Result<Self, KeysError>
     where
         I: IntoIterator<Item = (S, T)>,
@@ -137,10 +153,15 @@ impl ApiKeys {
             if secret.as_ref().chars().count() < MIN_SECRET_LENGTH {
                 return Err(KeysError::ShortSecret(id));
             }
-            if keys.iter().any(|key| key.id == id) {
-                return Err(KeysError::Twice(id));
+            let key = ApiKey::new(id, secret.as_ref());
+            let others = || keys.iter().filter(|other| other.id == key.id);
+            if others().any(|other| other.secret_digest == key.secret_digest) {
+                return Err(KeysError::Twice(key.id));
             }
-            keys.push(ApiKey::new(id, secret.as_ref()));
+            if others().count() >= MAX_SECRETS {
+                return Err(KeysError::TooManySecrets(key.id));
+            }
+            keys.push(key);
         }
         if keys.is_empty() {
             return Err(KeysError::Empty);
@@ -158,8 +179,13 @@ impl ApiKeys {
         self.key(id).is_some()
     }
 
-    /// Whether `secret` is the secret of key `id`. Takes the same time for every wrong secret.
+    /// Whether `secret` is a secret of key `id`. Takes the same time for every wrong secret.
     pub fn check(&self, id: &str, secret: &str) -> bool {
+        self.identify(id, secret).is_some()
+    }
+
+    /// The same, with which of its secrets it is.
+    pub fn identify(&self, id: &str, secret: &str) -> Option<KeyMark> {
         let digest: [u8; 32] = Sha256::digest(secret.as_bytes()).into();
         // Ids are no secret, secrets are: all of them are compared in constant time.
         let mut known = subtle::Choice::from(0);
@@ -167,10 +193,15 @@ impl ApiKeys {
             let same_id = subtle::Choice::from(u8::from(key.id == id));
             known |= same_id & key.secret_digest.ct_eq(&digest);
         }
-        known.into()
+        bool::from(known).then_some(KeyMark(digest))
     }
 
-    /// Signs the claims with the key that `claims.iss` names.
+    /// Whether key `id` still has that secret.
+    pub fn holds(&self, id: &str, mark: KeyMark) -> bool {
+        self.0.iter().any(|key| key.id == id && bool::from(key.secret_digest.ct_eq(&mark.0)))
+    }
+
+    /// Signs the claims with the first secret of the key that `claims.iss` names.
     ///
     /// # Errors
     /// [`TokenError::UnknownKey`] when there is no such key.
@@ -180,11 +211,26 @@ impl ApiKeys {
             .map_err(|_| TokenError::Malformed)
     }
 
+    /// Signs any claims (HS256) with the secret of this key.
+    ///
+    /// # Errors
+    /// [`TokenError::UnknownKey`] when there is no such key.
+    pub fn sign<T: Serialize>(&self, id: &str, claims: &T) -> Result<String, TokenError> {
+        let key = self.key(id).ok_or(TokenError::UnknownKey)?;
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &key.encoding)
+            .map_err(|_| TokenError::Malformed)
+    }
+
     /// Checks signature and times and gives the claims. Claims it does not know are ignored.
     ///
     /// # Errors
     /// See [`TokenError`]; `exp` is required, `nbf` is honoured, both with [`LEEWAY_SECONDS`].
     pub fn verify(&self, token: &str) -> Result<Claims, TokenError> {
+        self.verify_marked(token).map(|(claims, _)| claims)
+    }
+
+    /// The same, with the secret that signed it.
+    pub fn verify_marked(&self, token: &str) -> Result<(Claims, KeyMark), TokenError> {
         if token.len() > MAX_TOKEN_LENGTH {
             return Err(TokenError::Malformed);
         }
@@ -192,15 +238,24 @@ impl ApiKeys {
         if header.alg != Algorithm::HS256 {
             return Err(TokenError::Algorithm);
         }
-        let key = self.key(&issuer(token)?).ok_or(TokenError::UnknownKey)?;
+        let issuer = issuer(token)?;
         let mut validation = Validation::new(Algorithm::HS256);
         validation.leeway = LEEWAY_SECONDS;
         validation.validate_nbf = true;
         validation.validate_aud = false;
         validation.set_required_spec_claims(&["exp", "iss"]);
-        jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation)
-            .map(|decoded| decoded.claims)
-            .map_err(|error| TokenError::from_jwt(&error))
+        let mut refused = TokenError::UnknownKey;
+        for key in self.0.iter().filter(|key| key.id == issuer) {
+            match jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation) {
+                Ok(decoded) => return Ok((decoded.claims, KeyMark(key.secret_digest))),
+                Err(error) => refused = TokenError::from_jwt(&error),
+            }
+            // Only the signature is another one with another secret.
+            if refused != TokenError::Signature {
+                break;
+            }
+        }
+        Err(refused)
     }
 
     /// Seals a target for the sessions of `owner` (the API key id in the session document): URL-safe text without
@@ -269,6 +324,10 @@ pub struct Claims {
     pub exp: i64,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_numeric_date")]
     pub nbf: Option<i64>,
+    /// When it was issued, in seconds with fractions (a NumericDate, too). What the server makes of a token (by a join, or in
+    /// place of one that is about to expire) keeps the token's own, so that revoking it revokes what came of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iat: Option<IssuedAt>,
     /// The name others see.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -277,15 +336,40 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// Claims without `sub`, `nbf` and `name` that expire `after` from now.
+    /// Claims without `sub`, `nbf` and `name` that are issued now and expire `after` from now.
     pub fn expiring_in(key_id: impl Into<String>, after: Duration, video: VideoGrants) -> Self {
-        let exp = UnixMillis::now().plus(after).0 / 1000;
-        Self { iss: key_id.into(), sub: None, exp, nbf: None, name: None, video }
+        let now = UnixMillis::now();
+        let exp = now.plus(after).0 / 1000;
+        Self { iss: key_id.into(), sub: None, exp, nbf: None, iat: Some(IssuedAt(now)), name: None, video }
+    }
+
+    /// When it was issued; one that does not say counts as issued before everything.
+    pub fn issued_at(&self) -> UnixMillis {
+        self.iat.map_or(UnixMillis(0), |IssuedAt(at)| at)
     }
 
     /// When it expires, for replies.
     pub fn expires_at(&self) -> UnixMillis {
         UnixMillis(self.exp.saturating_mul(1000))
+    }
+}
+
+/// A NumericDate (RFC 7519, section 2) that keeps milliseconds: a token that is issued right after a revocation must not
+/// look as if it came before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IssuedAt(pub UnixMillis);
+
+impl Serialize for IssuedAt {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // Exact: milliseconds of any date in this millennium have fewer digits than a double.
+        serializer.serialize_f64(self.0.0 as f64 / 1000.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for IssuedAt {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // `as` saturates, and makes 0 of what is no number.
+        f64::deserialize(deserializer).map(|seconds| Self(UnixMillis((seconds * 1000.0).round() as i64)))
     }
 }
 
@@ -299,12 +383,19 @@ pub struct VideoGrants {
     pub room_join: bool,
     pub room_admin: bool,
     pub room_create: bool,
+    /// Looks after the whole deployment (the admin page), and does nothing else. Counts only when the configuration names the
+    /// key that signed it as an operator's.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub operator: bool,
     /// Follows `room_join` when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub can_publish: Option<bool>,
     /// Follows `room_join` when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub can_subscribe: Option<bool>,
+    /// What counts for this participant in place of the session's own.
+    #[serde(skip_serializing_if = "Bitrates::is_unset")]
+    pub bitrates: Bitrates,
 }
 
 impl VideoGrants {
@@ -319,6 +410,7 @@ impl VideoGrants {
             can_publish: self.can_publish.unwrap_or(self.room_join),
             can_subscribe: self.can_subscribe.unwrap_or(self.room_join),
             admin: self.room_admin,
+            bitrates: self.bitrates,
         }
     }
 }
@@ -478,6 +570,44 @@ mod tests {
     }
 
     #[test]
+    fn every_secret_of_a_key_is_accepted_and_the_first_one_signs() {
+        let (old, new) = ("key1:the-secret-of-key-one", "key1:a-completely-new-secret");
+        let [before, both, after] = [old.to_owned(), format!("{new},{old}"), new.to_owned()]
+            .map(|text| text.parse::<ApiKeys>().unwrap());
+        let (first, second) = (before.mint(&claims()).unwrap(), both.mint(&claims()).unwrap());
+        assert!(both.verify(&first).is_ok() && after.verify(&second).is_ok());
+        assert_eq!(before.verify(&second), Err(TokenError::Signature));
+        assert_eq!(after.verify(&first), Err(TokenError::Signature));
+        assert!(both.check("key1", SECRET) && both.check("key1", "a-completely-new-secret"));
+        // What is expired is called so, whichever of the secrets signed it.
+        let expired = serde_json::json!({"iss": "key1", "exp": 1});
+        assert_eq!(both.verify(&signed(SECRET, &expired)), Err(TokenError::Expired));
+        assert_eq!(both.verify(&signed("a-completely-new-secret", &expired)), Err(TokenError::Expired));
+        let (_, mark) = both.verify_marked(&first).unwrap();
+        assert!(before.holds("key1", mark) && both.holds("key1", mark));
+        assert!(!after.holds("key1", mark) && !both.holds("key2", mark));
+        assert_eq!(both.identify("key1", SECRET), Some(mark));
+        let many: Vec<_> = (0..=MAX_SECRETS).map(|n| ("a", format!("0123456789abcdef{n}"))).collect();
+        assert_eq!(ApiKeys::new(many).unwrap_err(), KeysError::TooManySecrets("a".to_owned()));
+    }
+
+    #[test]
+    fn the_time_of_issue_keeps_its_milliseconds_and_is_long_ago_when_it_is_missing() {
+        let issued = Claims { iat: Some(IssuedAt(UnixMillis(1_799_999_999_123))), ..claims() };
+        let read = keys().verify(&keys().mint(&issued).unwrap()).unwrap();
+        assert_eq!(read.issued_at(), UnixMillis(1_799_999_999_123));
+        let exp = issued.exp;
+        for (claims, expected) in [
+            (serde_json::json!({"iss": "key1", "exp": exp, "iat": 1_799_999_999}), 1_799_999_999_000),
+            (serde_json::json!({"iss": "key1", "exp": exp}), 0),
+        ] {
+            assert_eq!(keys().verify(&signed(SECRET, &claims)).unwrap().issued_at(), UnixMillis(expected));
+        }
+        let text = serde_json::json!({"iss": "key1", "exp": exp, "iat": "yesterday"});
+        assert_eq!(keys().verify(&signed(SECRET, &text)), Err(TokenError::Malformed));
+    }
+
+    #[test]
     fn a_changed_token_is_refused() {
         let token = keys().mint(&claims()).unwrap();
         let mut parts: Vec<_> = token.split('.').map(str::to_owned).collect();
@@ -522,7 +652,10 @@ mod tests {
         );
         let grants = keys().verify(&token).unwrap().video;
         assert_eq!(grants, VideoGrants::join(session));
-        assert_eq!(grants.participant(), Grants { can_publish: true, can_subscribe: true, admin: false });
+        assert_eq!(
+            grants.participant(),
+            Grants { can_publish: true, can_subscribe: true, admin: false, bitrates: Bitrates::UNSET }
+        );
     }
 
     #[test]

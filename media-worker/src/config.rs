@@ -6,6 +6,7 @@ use common::broker::topology::USER_QUEUE_EXPIRES;
 use common::model::WorkerId;
 
 use crate::media::MediaConfig;
+use crate::relay::RelayConfig;
 
 /// Everything a worker needs to know; the defaults run on a laptop.
 #[derive(Debug, Clone)]
@@ -15,6 +16,8 @@ pub struct WorkerConfig {
     pub worker_id: Option<WorkerId>,
     /// The media socket, its announced addresses and the times of a connection's life.
     pub media: MediaConfig,
+    /// A TURN server to that socket; `None`: none.
+    pub relay: Option<RelayConfig>,
     /// How long the worker counts as alive after its last heartbeat, and others wait before they take over
     /// its sessions. It is renewed at a third of this. Shorter finds a dead worker sooner; too short, and a
     /// slow store looks like a dead worker. At least 300 ms.
@@ -37,6 +40,8 @@ pub struct WorkerConfig {
     pub drain_timeout: Duration,
     /// Whether `drain` commands are taken. Not by a process that is all in one: nobody could take its sessions.
     pub can_drain: bool,
+    /// The receivers of webhooks ([`common::webhook::receiver_id`]), which everything in a timeline is owed to.
+    pub webhooks: Vec<String>,
     /// Bound of [`crate::Worker::stop`].
     pub stop_timeout: Duration,
 }
@@ -46,6 +51,7 @@ impl Default for WorkerConfig {
         Self {
             worker_id: None,
             media: MediaConfig::default(),
+            relay: None,
             lease: Duration::from_secs(6),
             empty_timeout: Some(Duration::from_secs(5 * 60)),
             rejoin_timeout: Duration::from_secs(60),
@@ -54,6 +60,7 @@ impl Default for WorkerConfig {
             pass_interval: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(60),
             can_drain: true,
+            webhooks: Vec::new(),
             stop_timeout: Duration::from_secs(10),
         }
     }

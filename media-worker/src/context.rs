@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::WorkerConfig;
 use crate::drain::Drain;
+use crate::ended::Ended;
 use crate::media::MediaControl;
 use crate::media_events::MediaEvents;
 use crate::metrics;
@@ -43,6 +44,7 @@ pub(crate) struct Context {
     pub media: Arc<dyn MediaControl>,
     pub media_events: MediaEvents,
     pub registry: Registry,
+    pub ended: Ended,
     pub reporter: Reporter,
     pub peers: Peers,
     pub standing: Arc<Standing>,
@@ -69,7 +71,7 @@ impl Context {
     ) -> Self {
         let stop = CancellationToken::new();
         let standing = Arc::new(Standing::new(config.lease()));
-        let timeline = Timeline::start(store.clone(), stop.clone());
+        let timeline = Timeline::start(store.clone(), config.webhooks.as_slice().into(), stop.clone());
         Self {
             worker_id,
             run: RunId::new(),
@@ -81,6 +83,7 @@ impl Context {
             media,
             media_events,
             registry: Registry::default(),
+            ended: Ended::default(),
             peers: Peers::default(),
             inboxes: AtomicUsize::new(0),
             standing,

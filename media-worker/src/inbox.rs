@@ -3,7 +3,9 @@
 //! | what | becomes of the delivery | reply |
 //! |---|---|---|
 //! | no command | dead-lettered, counted | none: nobody to reply to |
-//! | newer version, deadline passed | acknowledged | `unsupported_version`, `expired` |
+//! | newer version, a kind that is not known here | acknowledged, counted | `unsupported_version` |
+//! | a known kind whose contents cannot be read | dead-lettered, counted | `unsupported_version` |
+//! | deadline passed | acknowledged | `expired` |
 //! | done or refused | acknowledged after the reply is sent | the result |
 //! | for another worker | acknowledged once that worker's queue has it | by that worker |
 //! | broker or store failed, not the last try | put back after a pause | later |
@@ -29,6 +31,7 @@ use tracing::Instrument;
 
 use crate::commands::{self, Done, Failure, Invocation};
 use crate::context::Context;
+use crate::spans::Handling;
 use crate::{metrics, timeline};
 
 /// How long deliveries under way may take once their inbox is to end. Past that they go back to the queue.
@@ -80,10 +83,13 @@ fn accept(context: &Arc<Context>, delivery: Delivery, under_way: &TaskTracker) {
     }
     match decode(&delivery.message.body) {
         Ok(command) => {
+            let counted = metrics::UnderWay::begin();
             let lane = commands::lane(&command.body);
+            let handling = Handling::begin(context, &delivery, &command);
             let context_of_job = context.clone();
             context.run_in_lane(lane, async move {
-                process(&context_of_job, delivery, command).await;
+                process(&context_of_job, delivery, command, handling).await;
+                drop(counted);
                 drop(guard);
             });
         }
@@ -100,13 +106,21 @@ fn accept(context: &Arc<Context>, delivery: Delivery, under_way: &TaskTracker) {
 /// Why a message is not a command that this worker understands.
 #[derive(Debug, PartialEq)]
 enum Undecodable {
-    /// A command of a version that was made after this worker.
+    /// A command that was made after this worker: of a later version, or of a kind that it does not know.
     Newer {
         command_id: CommandId,
         reply_to: String,
+        /// Its kind; `None` when the version alone says it all.
+        kind: Option<String>,
     },
+    /// A command of a known kind with something in it that is not: somebody waits for its reply all the same.
+    Unreadable { command_id: CommandId, reply_to: String, error: String },
+    /// Nobody to reply to.
     Garbage(String),
 }
+
+/// Kinds are words; nobody's reply repeats more of a message than that.
+const LONGEST_KIND: usize = 64;
 
 fn decode(body: &[u8]) -> Result<Command, Undecodable> {
     /// What every version has.
@@ -117,25 +131,52 @@ fn decode(body: &[u8]) -> Result<Command, Undecodable> {
         reply_to: String,
     }
     let garbage = |error: serde_json::Error| Undecodable::Garbage(error.to_string());
-    let head: Head = serde_json::from_slice(body).map_err(garbage)?;
-    if head.version > VERSION {
-        return Err(Undecodable::Newer { command_id: head.command_id, reply_to: head.reply_to });
+    let Head { version, command_id, reply_to } = serde_json::from_slice(body).map_err(garbage)?;
+    if version > VERSION {
+        return Err(Undecodable::Newer { command_id, reply_to, kind: None });
     }
-    serde_json::from_slice(body).map_err(garbage)
+    serde_json::from_slice(body).map_err(|error: serde_json::Error| match unknown_kind(body) {
+        Some(kind) => Undecodable::Newer { command_id, reply_to, kind: Some(kind) },
+        None => Undecodable::Unreadable { command_id, reply_to, error: error.to_string() },
+    })
+}
+
+/// The kind of a command that could not be read, when it is none of ours.
+fn unknown_kind(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Kinded {
+        body: Kind,
+    }
+    #[derive(Deserialize)]
+    struct Kind {
+        r#type: String,
+    }
+    let kind = serde_json::from_slice::<Kinded>(body).ok()?.body.r#type;
+    (!CommandBody::knows(&kind)).then(|| kind.chars().take(LONGEST_KIND).collect())
 }
 
 async fn turn_away(context: &Context, delivery: Delivery, undecodable: Undecodable) {
     match undecodable {
-        Undecodable::Newer { command_id, reply_to } => {
-            let error = CommandError::new(
-                ErrorCode::UnsupportedVersion,
-                format!("this worker understands versions up to {VERSION}"),
-            );
-            let reply = Reply { command_id, session_id: None, participant_id: None, result: Err(error) };
-            match send_reply(context, &reply_to, &reply).await {
+        Undecodable::Newer { command_id, reply_to, kind } => {
+            metrics::unsupported();
+            let message = match &kind {
+                None => format!("this worker understands versions up to {VERSION}"),
+                Some(kind) => format!("this worker does not know the command {kind}"),
+            };
+            tracing::warn!(%command_id, kind, "a command of a newer version; refused");
+            match send_reply(context, &reply_to, &unsupported(command_id, message)).await {
                 Ok(()) => settled(delivery.acknowledge().await),
                 Err(_) => settled(delivery.put_back().await),
             }
+        }
+        Undecodable::Unreadable { command_id, reply_to, error } => {
+            metrics::undecodable();
+            tracing::warn!(%command_id, %error, "a command that cannot be read; dead-lettered");
+            let message = "this worker cannot read the command".to_owned();
+            if let Err(error) = send_reply(context, &reply_to, &unsupported(command_id, message)).await {
+                tracing::warn!(%error, "the sender does not learn that its command was not understood");
+            }
+            settled(delivery.dead_letter().await);
         }
         Undecodable::Garbage(error) => {
             metrics::undecodable();
@@ -145,11 +186,17 @@ async fn turn_away(context: &Context, delivery: Delivery, undecodable: Undecodab
     }
 }
 
-async fn process(context: &Context, delivery: Delivery, command: Command) {
+fn unsupported(command_id: CommandId, message: String) -> Reply {
+    let error = CommandError::new(ErrorCode::UnsupportedVersion, message);
+    Reply { command_id, session_id: None, participant_id: None, result: Err(error) }
+}
+
+async fn process(context: &Context, delivery: Delivery, command: Command, handling: Handling) {
     // What was read before a pause that cost this worker its sessions finds them closed.
     context.standing.good().await;
+    handling.started();
     let (session_id, _) = concerns(&command.body);
-    let kind = commands::kind(&command.body);
+    let kind = command.body.kind();
     let span = tracing::info_span!(
         "command", kind, command_id = %command.command_id, session_id = session_id.map(tracing::field::display),
         worker_id = %context.worker_id,
@@ -162,11 +209,12 @@ async fn process(context: &Context, delivery: Delivery, command: Command) {
         ..Cause::default()
     };
     let outcome = async {
-        let outcome = timeline::because(cause, settle(context, delivery, command)).await;
+        let outcome = timeline::because(cause, handling.around(settle(context, delivery, command))).await;
         tracing::debug!(outcome, "command settled");
         outcome
     };
     let outcome = outcome.instrument(span).await;
+    handling.ended(outcome);
     metrics::command(kind, outcome, started.elapsed().as_secs_f64());
 }
 
@@ -276,18 +324,22 @@ fn settled(result: BrokerResult<()>) {
 }
 
 /// Whom a command is about.
-fn concerns(body: &CommandBody) -> (Option<SessionId>, Option<ParticipantId>) {
+pub(crate) fn concerns(body: &CommandBody) -> (Option<SessionId>, Option<ParticipantId>) {
     match body {
-        CommandBody::CreateSession { session_id, .. } | CommandBody::CloseSession { session_id } => {
-            (Some(*session_id), None)
-        }
+        CommandBody::CreateSession { session_id, .. }
+        | CommandBody::ChangeSession { session_id, .. }
+        | CommandBody::CloseSession { session_id } => (Some(*session_id), None),
         CommandBody::Drain { .. } => (None, None),
+        CommandBody::Rate(rated) => (Some(rated.session_id), Some(rated.participant_id)),
         CommandBody::Join { session_id, participant_id, .. }
         | CommandBody::Leave { session_id, participant_id, .. } => (Some(*session_id), Some(*participant_id)),
         CommandBody::Offer { target, .. }
         | CommandBody::Answer { target, .. }
         | CommandBody::Candidates { target, .. }
-        | CommandBody::Mute { target, .. } => (Some(target.session_id), Some(target.participant_id)),
+        | CommandBody::Ice { target, .. }
+        | CommandBody::Subscription { target, .. }
+        | CommandBody::Mute { target, .. }
+        | CommandBody::Stats { target } => (Some(target.session_id), Some(target.participant_id)),
     }
 }
 
@@ -301,6 +353,7 @@ mod tests {
             version: VERSION,
             command_id: CommandId::new(),
             traceparent: String::new(),
+            sent_at: None,
             deadline: UnixMillis(1),
             reply_to: "replies.x".to_owned(),
             body: CommandBody::CloseSession { session_id: SessionId::new() },
@@ -320,8 +373,37 @@ mod tests {
         json["version"] = (VERSION + 1).into();
         json["body"] = serde_json::json!({"type": "teleport"});
         json["deadline"] = "in a new format".into();
-        let newer = Undecodable::Newer { command_id: command.command_id, reply_to: command.reply_to };
+        let newer =
+            Undecodable::Newer { command_id: command.command_id, reply_to: command.reply_to, kind: None };
         assert_eq!(decode(&serde_json::to_vec(&json).unwrap()), Err(newer));
+    }
+
+    #[test]
+    fn a_kind_of_the_future_is_recognised_and_told_from_a_known_one_that_is_broken() {
+        let command = command();
+        let mut json = serde_json::to_value(&command).unwrap();
+        json["body"] = serde_json::json!({"type": "teleport", "to": [1, 2]});
+        let (command_id, reply_to) = (command.command_id, command.reply_to);
+        let newer =
+            Undecodable::Newer { command_id, reply_to: reply_to.clone(), kind: Some("teleport".to_owned()) };
+        assert_eq!(decode(&serde_json::to_vec(&json).unwrap()), Err(newer));
+        json["body"]["type"] = "x".repeat(1_000).into();
+        let Err(Undecodable::Newer { kind: Some(kind), .. }) = decode(&serde_json::to_vec(&json).unwrap())
+        else {
+            panic!("a newer one");
+        };
+        assert_eq!(kind.len(), LONGEST_KIND);
+        for broken in
+            [serde_json::json!({"type": "close_session", "session_id": 7}), serde_json::json!({"type": 7})]
+        {
+            json["body"] = broken;
+            let decoded = decode(&serde_json::to_vec(&json).unwrap());
+            assert!(
+                matches!(&decoded, Err(Undecodable::Unreadable { command_id: id, reply_to: to, .. })
+                    if *id == command_id && *to == reply_to),
+                "{decoded:?}"
+            );
+        }
     }
 
     proptest! {

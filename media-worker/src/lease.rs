@@ -40,6 +40,7 @@ pub(crate) async fn run(context: Arc<Context>, mut meter: Box<dyn MeasureLoad>) 
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     beat.tick().await;
     let mut drain_told = false;
+    let mut passed = metrics::Passed::default();
     let mut away = context.peers.away_since();
     loop {
         let next = next_beat(&context, &mut beat, &mut away, &mut drain_told);
@@ -52,7 +53,11 @@ pub(crate) async fn run(context: Arc<Context>, mut meter: Box<dyn MeasureLoad>) 
         }
         // The media thread has ended: so does the worker, and its lease with it.
         let Ok(stats) = context.media.stats().await else { return };
-        metrics::media(&stats);
+        passed.media(&stats);
+        metrics::timeline_waiting(context.timeline.waiting());
+        if drain_told {
+            metrics::draining();
+        }
         match renew(&context, &mut *meter, &stats).await {
             Ok(true) => {
                 metrics::heartbeat("renewed");
@@ -66,6 +71,7 @@ pub(crate) async fn run(context: Arc<Context>, mut meter: Box<dyn MeasureLoad>) 
                 tracing::warn!(%error, "the lease could not be renewed; media goes on");
             }
         }
+        metrics::lease_age(context.standing.age());
         // Without the broker nobody tells it that a session was taken from it.
         if context.peers.is_away()
             && let Err(error) = sweep::close_stale_pipelines(&context).await

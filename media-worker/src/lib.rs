@@ -26,28 +26,35 @@
 //! | `peers` | the death of other workers |
 //! | `sweep` | what nobody else ends |
 //! | `serial` | ordered work per key |
+//! | [`relay`] | a TURN and STUN server of its own, to its media port only |
 //! | `metrics` | the table of metrics |
+//! | `spans` | what the worker adds to a command's trace |
 
 pub mod media;
+pub mod public_address;
+pub mod relay;
 
 mod commands;
 mod config;
 mod context;
 mod drain;
+mod ended;
 mod inbox;
 mod lease;
 mod leases;
 mod listeners;
 mod load;
 mod media_events;
-mod metrics;
+pub mod metrics;
 mod peers;
 mod placement;
+mod quality;
 mod reconcile;
 mod registry;
 mod report;
 mod ring;
 mod serial;
+mod spans;
 mod standing;
 mod sweep;
 mod sync;
@@ -56,4 +63,8 @@ mod worker;
 
 pub use config::WorkerConfig;
 pub use load::MeasureLoad;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub use media::fuzzing;
+pub use placement::choose as choose_worker;
 pub use worker::{Parts, StartError, Worker};

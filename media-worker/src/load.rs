@@ -18,6 +18,7 @@ pub(crate) struct LoadMeter {
     system: System,
     pid: Pid,
     packets: u64,
+    bytes: u64,
     measured_at: Instant,
 }
 
@@ -27,6 +28,7 @@ impl LoadMeter {
             system: System::new(),
             pid: Pid::from_u32(std::process::id()),
             packets: 0,
+            bytes: 0,
             measured_at: Instant::now(),
         };
         meter.refresh();
@@ -47,11 +49,15 @@ impl MeasureLoad for LoadMeter {
         self.measured_at = Instant::now();
         let packets = stats.packets_in + stats.packets_out;
         let new_packets = packets.saturating_sub(std::mem::replace(&mut self.packets, packets));
+        let bytes = stats.bytes_in + stats.bytes_out;
+        let new_bytes = bytes.saturating_sub(std::mem::replace(&mut self.bytes, bytes));
+        let each_second = |count: u64| if elapsed_s > 0.0 { count as f64 / elapsed_s } else { 0.0 };
         let process = self.system.process(self.pid);
         WorkerLoad {
             memory_bytes: process.map_or(0, |process| clamp(process.memory())),
             cpu: process.map_or(0.0, |process| f64::from(process.cpu_usage()) / 100.0),
-            packets_per_second: if elapsed_s > 0.0 { new_packets as f64 / elapsed_s } else { 0.0 },
+            packets_per_second: each_second(new_packets),
+            bits_per_second: each_second(new_bytes * 8),
             endpoints: clamp(stats.endpoints),
             pipelines: clamp(stats.pipelines),
             full: stats.is_full,
@@ -73,6 +79,7 @@ mod tests {
         let stats = MediaStats {
             packets_in: 10,
             packets_out: 20,
+            bytes_out: 2_000,
             endpoints: 3,
             pipelines: 2,
             ..MediaStats::default()
@@ -80,7 +87,10 @@ mod tests {
         let load = meter.measure(&stats);
         assert!(load.memory_bytes > 1 << 20, "a Rust test process uses more than 1 MiB: {load:?}");
         assert!(load.packets_per_second > 0.0, "{load:?}");
+        let bits_for_each = load.bits_per_second / load.packets_per_second;
+        assert!((bits_for_each - 16_000.0 / 30.0).abs() < 1e-6, "{load:?}");
         assert_eq!((load.endpoints, load.pipelines), (3, 2));
-        assert_eq!(meter.measure(&stats).packets_per_second, 0.0, "no packets since");
+        let idle = meter.measure(&stats);
+        assert_eq!((idle.packets_per_second, idle.bits_per_second), (0.0, 0.0), "nothing since");
     }
 }

@@ -69,6 +69,23 @@ pub(crate) fn left_behind(
         .collect()
 }
 
+/// The endpoints that run in a session's current pipeline here although no participant is stored with them: their join is
+/// under way, or what removed them never learned that it did.
+pub(crate) fn strays(
+    session: &SessionOutline,
+    here: WorkerId,
+    running: impl Fn(PipelineId) -> Vec<EndpointId>,
+) -> Vec<EndpointId> {
+    let Some(pipeline) = session.pipelines.first().filter(|pipeline| pipeline.worker_id == here) else {
+        return Vec::new();
+    };
+    let is_stored = |id: &EndpointId| {
+        let mut stored = session.participants.iter().filter_map(|participant| participant.endpoint.as_ref());
+        stored.any(|endpoint| endpoint.id == *id)
+    };
+    running(pipeline.id).into_iter().filter(|id| !is_stored(id)).collect()
+}
+
 /// The endpoints of a session that live here and that nobody has ever connected to.
 pub(crate) fn never_connected(session: &SessionOutline, here: WorkerId) -> Vec<EndpointId> {
     let endpoints = session.participants.iter().filter_map(|participant| participant.endpoint.as_ref());
@@ -110,7 +127,7 @@ impl<K: Ord + Clone> Patience<K> {
 mod tests {
     use super::*;
     use crate::placement::tests::session;
-    use common::model::{CommandId, Endpoint, Grants, Participant, ParticipantState};
+    use common::model::{Bitrates, CommandId, Endpoint, Grants, Participant, ParticipantState};
     use common::time::UnixMillis;
     use proptest::prelude::*;
     use uuid::Uuid;
@@ -170,7 +187,12 @@ mod tests {
             id: ParticipantId::new(),
             name: String::new(),
             state: ParticipantState::Joined,
-            grants: Grants { can_publish: true, can_subscribe: true, admin: false },
+            grants: Grants {
+                can_publish: true,
+                can_subscribe: true,
+                admin: false,
+                bitrates: Bitrates::UNSET,
+            },
             joined_at: UnixMillis(0),
             command_id: CommandId::new(),
             endpoint: Some(Endpoint {
@@ -180,6 +202,7 @@ mod tests {
                 state,
             }),
             tracks: Vec::new(),
+            token_issued_at: None,
         }
     }
 

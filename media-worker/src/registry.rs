@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use common::message::{CommandError, EventBody, ReplyBody, Target};
+use common::message::{CommandError, EventBody, LeaveReason, ReplyBody, Target};
 use common::model::{
-    CommandId, EndpointId, EndpointState, ParticipantId, PipelineId, SessionId, Track, WorkerId,
+    CommandId, EndpointId, EndpointState, ParticipantId, PipelineId, Quality, SessionId, Track, WorkerId,
 };
 
 use crate::metrics;
 use crate::report::To;
+use crate::spans::Traced;
 
 /// Replies kept for each endpoint, so that a command that comes twice gets the same reply.
 const REPLIES_KEPT: usize = 64;
@@ -37,6 +38,10 @@ pub(crate) struct LiveEndpoint {
     pub held_back: Mutex<Option<Vec<EventBody>>>,
     /// Its connection was up at some time.
     pub connected_once: AtomicBool,
+    /// How good its connection was when that was last told.
+    pub quality: Mutex<Quality>,
+    /// The trace of its join, when that is recorded.
+    pub traced: Option<Traced>,
 }
 
 impl LiveEndpoint {
@@ -47,6 +52,14 @@ impl LiveEndpoint {
     /// Where events for its client go.
     pub fn own_queue(&self) -> To {
         To::Participant(self.participant_id, self.id)
+    }
+
+    pub fn quality(&self) -> Quality {
+        *self.quality.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn set_quality(&self, quality: Quality) {
+        *self.quality.lock().unwrap_or_else(PoisonError::into_inner) = quality;
     }
 
     /// The event itself when it may be sent now, `None` when it waits for the join to be stored.
@@ -89,6 +102,8 @@ pub(crate) struct Memory {
     pub unreported: Vec<EventBody>,
     /// The state to be stored, when it is not yet.
     pub state_unstored: Option<EndpointState>,
+    /// A leave has begun to remove the participant; whether that was stored is not known until it is over.
+    pub leaving: Option<LeaveReason>,
     /// The connection is over; the participant is to be removed and these events sent.
     pub closing: Option<Vec<EventBody>>,
     /// Its participant has moved to another worker: this endpoint goes on until its client closes it, but what happens
@@ -172,6 +187,12 @@ impl Registry {
         self.lock().endpoints.get(&id).cloned()
     }
 
+    /// The endpoint that speaks for a participant here.
+    pub fn current(&self, session_id: SessionId, participant_id: ParticipantId) -> Option<Arc<LiveEndpoint>> {
+        let tables = self.lock();
+        tables.current.get(&(session_id, participant_id)).and_then(|id| tables.endpoints.get(id)).cloned()
+    }
+
     /// The endpoint a command is for, if it is exactly the one that lives here.
     pub fn resolve(&self, target: &Target, worker_id: WorkerId) -> Option<Arc<LiveEndpoint>> {
         self.endpoint(target.endpoint_id).filter(|endpoint| {
@@ -212,6 +233,12 @@ impl Registry {
 
     pub fn pipelines(&self) -> Vec<(SessionId, LivePipeline)> {
         self.lock().pipelines.iter().map(|(session, pipeline)| (*session, *pipeline)).collect()
+    }
+
+    /// The session that this pipeline is hosted for.
+    pub fn session_of(&self, pipeline: PipelineId) -> Option<SessionId> {
+        let tables = self.lock();
+        tables.pipelines.iter().find(|(_, here)| here.id == pipeline).map(|(session, _)| *session)
     }
 
     /// Forgets a session's pipeline, when it still is this one.
@@ -259,6 +286,8 @@ mod tests {
             memory: tokio::sync::Mutex::default(),
             held_back: Mutex::default(),
             connected_once: AtomicBool::default(),
+            quality: Mutex::default(),
+            traced: None,
         })
     }
 

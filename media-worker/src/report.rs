@@ -210,7 +210,7 @@ async fn send(shared: &Shared, number: u64, to: To, event: &Event) {
         To::Participant(..) => Destination::Queue(&name),
     };
     let body = serde_json::to_vec(event).expect("an event is plain data");
-    let message = Message { body, message_id: event.id.to_string(), ttl: None };
+    let message = Message { body, message_id: event.id.to_string(), ttl: event.body.kept_for() };
     let kind = event.body.kind();
     let mut pause = RETRY_PAUSE;
     loop {

@@ -63,6 +63,11 @@ impl Standing {
         });
     }
 
+    /// Since the last renewal that succeeded.
+    pub fn age(&self) -> Duration {
+        self.lock().renewed_at.elapsed()
+    }
+
     /// The store did not answer.
     pub fn failed(&self) {
         self.change(|known| known.failed_at = Some(Instant::now()));

@@ -8,19 +8,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::broker::{BrokerErrorKind, Destination, Message, topology};
-use common::message::{EventBody, LeaveReason};
+use common::broker::{BrokerErrorKind, BrokerResult, Destination, Message, topology};
+use common::message::{Event, EventBody, LeaveReason};
 use common::model::{EndpointId, ParticipantId, SessionId, WorkerId};
 use common::store::{Guarded, Outlined, RemoveIf, SessionOutline, StoreResult};
 use common::time::UnixMillis;
 use tokio::time::Instant;
 
 use crate::commands::close;
-use crate::context::Context;
+use crate::context::{Context, Lane};
 use crate::media_events::in_lane;
 use crate::peers::millis;
 use crate::reconcile::{self, Patience};
 use crate::report::To;
+use crate::sync::end_stray;
 use crate::timeline;
 
 /// How many outlines one call reads.
@@ -64,6 +65,7 @@ impl Sweeper {
         take_over_orphans(context, &unattended, &living).await?;
         let hosted = close_stale_pipelines(context).await?;
         self.remove_left_behind(context, unattended.iter().chain(&hosted)).await?;
+        close_strays(context, &hosted);
         self.close_unread(context, &hosted).await;
         self.close_empty(context, &unattended).await?;
         forget_ended(context).await
@@ -84,7 +86,7 @@ impl Sweeper {
             self.left_behind.exhausted(present, Instant::now(), limit)
         {
             let only_if = endpoint.map_or(RemoveIf::Present, RemoveIf::Endpoint);
-            let removed = context.store.remove_participant(session_id, participant_id, only_if).await?;
+            let removed = context.store.remove_participant(session_id, participant_id, only_if, None).await?;
             if let Guarded::Applied(_) = removed {
                 tracing::info!(%session_id, %participant_id, "removed: it did not rejoin");
                 let reason = LeaveReason::ConnectionLost;
@@ -131,6 +133,25 @@ impl Sweeper {
     }
 }
 
+/// Whoever is removed while the store's answer is lost goes on here until somebody looks.
+fn close_strays(context: &Arc<Context>, hosted: &[SessionOutline]) {
+    let running = |pipeline| {
+        context.registry.endpoints_of(pipeline).into_iter().map(|endpoint| endpoint.id).collect::<Vec<_>>()
+    };
+    for id in hosted.iter().flat_map(|session| reconcile::strays(session, context.worker_id, running)) {
+        let Some(endpoint) = context.registry.endpoint(id) else { continue };
+        let lane = Lane::Participant(endpoint.session_id, endpoint.participant_id);
+        let context_of_job = context.clone();
+        // Behind its join, when that is under way; then it is looked at again.
+        context.run_in_lane(lane, async move {
+            context_of_job.standing.good().await;
+            if let Err(error) = end_stray(&context_of_job, &endpoint).await {
+                tracing::warn!(endpoint_id = %endpoint.id, %error, "looked at again in the next pass");
+            }
+        });
+    }
+}
+
 /// Removes the records of sessions that ended long ago, and before that what their end may have left at the broker: who
 /// closed one may have died before it had cleared up, and a process that lost its connection meanwhile has declared
 /// again what it knew. An exchange does not expire.
@@ -146,6 +167,11 @@ async fn forget_ended(context: &Context) -> StoreResult<()> {
         }
     }
     for id in &ended {
+        // Who closed it may have died before everybody was told; whoever still reads has waited for this.
+        if let Err(error) = tell_again(context, *id).await {
+            tracing::warn!(session_id = %id, %error, "the record stays until the broker takes its last event");
+            return Ok(());
+        }
         let queue = context.broker.delete_queue(&topology::session_queue_name(*id)).await;
         let exchange = context.broker.delete_exchange(&topology::session_exchange_name(*id)).await;
         if let Err(error) = queue.and(exchange) {
@@ -157,6 +183,21 @@ async fn forget_ended(context: &Context) -> StoreResult<()> {
         context.store.delete_closed_sessions(before).await?;
     }
     Ok(())
+}
+
+/// Says once more that a session has ended, to nobody as a rule.
+async fn tell_again(context: &Context, session_id: SessionId) -> BrokerResult<()> {
+    let event = Event::new(session_id, EventBody::SessionClosed {});
+    let message = Message {
+        body: serde_json::to_vec(&event).expect("an event is plain data"),
+        message_id: event.id.to_string(),
+        ttl: event.body.kept_for(),
+    };
+    let exchange = topology::session_exchange_name(session_id);
+    match context.broker.send(Destination::Exchange(&exchange), message).await {
+        Err(error) if error.kind != BrokerErrorKind::Unroutable => Err(error),
+        _ => Ok(()),
+    }
 }
 
 async fn outlines(context: &Context, which: Outlined<'_>) -> StoreResult<Vec<SessionOutline>> {

@@ -4,7 +4,7 @@
 //! [`sync`]. When the store is away the difference stays in the memory, media goes on, and the first heartbeat
 //! that succeeds calls [`sync_all`].
 
-use common::message::{EndpointEnd, EventBody};
+use common::message::{EndpointEnd, EventBody, LeaveReason};
 use common::model::{EndpointId, EndpointState, ParticipantId, Session, SessionId};
 use common::store::{Guarded, RemoveIf, StoreResult};
 
@@ -40,7 +40,7 @@ pub(crate) async fn sync(
     if memory.closing.is_some() {
         let removed = context
             .store
-            .remove_participant(session, participant, RemoveIf::OpenEndpoint(endpoint.id))
+            .remove_participant(session, participant, RemoveIf::OpenEndpoint(endpoint.id), None)
             .await?;
         let events = memory.closing.take().unwrap_or_default();
         forget(context, endpoint, memory).await;
@@ -97,6 +97,39 @@ fn supersede(memory: &mut Memory) -> Synced {
     Synced::Stored(Vec::new())
 }
 
+/// Ends an endpoint that its participant is stored without: the write that removed it had its effect, and whoever made it
+/// never learned that. Called in the participant's lane, so no join is under way. Everyone is told when it was removed from
+/// here; another worker that removed it has told.
+///
+/// # Errors
+/// Those of the store; then nothing has changed.
+pub(crate) async fn end_stray(context: &Context, endpoint: &LiveEndpoint) -> StoreResult<()> {
+    let mut memory = endpoint.memory.lock().await;
+    if memory.gone || memory.superseded {
+        return Ok(());
+    }
+    let session = context.store.session(endpoint.session_id).await?;
+    let Some(session) = session.filter(|session| session.has_pipeline(endpoint.pipeline_id)) else {
+        // Over, or somebody else's: that ends in one piece.
+        return Ok(());
+    };
+    let participant_id = endpoint.participant_id;
+    let entry = session.participant(participant_id);
+    let stored = entry.and_then(|entry| entry.endpoint.as_ref());
+    if stored.is_some_and(|stored| stored.id == endpoint.id) || has_moved(&session, endpoint) {
+        return Ok(());
+    }
+    tracing::info!(session_id = %session.id, %participant_id, endpoint_id = %endpoint.id, "removed without notice: closed");
+    forget(context, endpoint, &mut memory).await;
+    tell_if_replaced(context, endpoint, Some(&session));
+    if let Some(reason) = memory.leaving.take()
+        && entry.is_none()
+    {
+        tell_left(context, session.id, participant_id, reason);
+    }
+    Ok(())
+}
+
 /// Closes the endpoint here; the store is not asked.
 pub(crate) async fn forget(context: &Context, endpoint: &LiveEndpoint, memory: &mut Memory) {
     memory.gone = true;
@@ -113,6 +146,17 @@ pub(crate) fn tell_if_replaced(context: &Context, endpoint: &LiveEndpoint, now: 
     if current.is_some_and(|current| current.id != endpoint.id) {
         tell_replaced(context, endpoint.session_id, endpoint.participant_id, endpoint.id);
     }
+}
+
+/// Everyone includes the leaver: its streams end with it.
+pub(crate) fn tell_left(
+    context: &Context,
+    session_id: SessionId,
+    participant_id: ParticipantId,
+    reason: LeaveReason,
+) {
+    let left = EventBody::ParticipantLeft { participant_id, reason };
+    context.reporter.send(session_id, To::Everyone, left);
 }
 
 /// The last event of an endpoint whose participant goes on with another one.

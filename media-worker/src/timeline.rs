@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::message::{EventBody, LeaveReason};
-use common::model::{Cause, EventId, ParticipantId, SessionId, TimelineEntry};
+use common::model::{Cause, EventId, Owed, ParticipantId, SessionId, TimelineEntry, TrackNote};
 use common::store::{Store, StoreErrorKind};
 use common::time::UnixMillis;
 use futures::StreamExt;
@@ -58,7 +58,7 @@ pub(crate) fn trace_id(traceparent: &str) -> Option<String> {
 }
 
 enum Item {
-    Entry(TimelineEntry),
+    Entry(Box<TimelineEntry>),
     /// Told when everything before it is written or given up.
     Flush(oneshot::Sender<()>),
 }
@@ -67,16 +67,18 @@ enum Item {
 #[derive(Clone)]
 pub(crate) struct Timeline {
     queue: mpsc::Sender<Item>,
+    /// The receivers of webhooks, which every entry is owed to.
+    receivers: Arc<[String]>,
 }
 
 impl Timeline {
     /// Starts the task that writes. When `stop` is cancelled, what is not written by then is lost with the process.
-    pub fn start(store: Arc<dyn Store>, stop: CancellationToken) -> Self {
+    pub fn start(store: Arc<dyn Store>, receivers: Arc<[String]>, stop: CancellationToken) -> Self {
         let (queue, items) = mpsc::channel(QUEUE);
         common::ambient::spawn(async move {
             let _ = stop.run_until_cancelled(write(&*store, items)).await;
         });
-        Self { queue }
+        Self { queue, receivers }
     }
 
     /// Notes something for the session's timeline, caused by what this task does; never waits.
@@ -91,6 +93,17 @@ impl Timeline {
         participant_id: Option<ParticipantId>,
         cause: Cause,
     ) {
+        self.note_track(session_id, what, participant_id, None, cause);
+    }
+
+    fn note_track(
+        &self,
+        session_id: SessionId,
+        what: &str,
+        participant_id: Option<ParticipantId>,
+        track: Option<TrackNote>,
+        cause: Cause,
+    ) {
         let entry = TimelineEntry {
             id: EventId::new(),
             session_id,
@@ -99,8 +112,10 @@ impl Timeline {
             what: what.to_owned(),
             cause,
             participant_id,
+            track,
+            webhooks: Owed { to: self.receivers.to_vec(), ..Owed::default() },
         };
-        match self.queue.try_send(Item::Entry(entry)) {
+        match self.queue.try_send(Item::Entry(Box::new(entry))) {
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
             Err(mpsc::error::TrySendError::Full(_)) => {
                 metrics::timeline("dropped", 1);
@@ -131,10 +146,24 @@ impl Timeline {
             EventBody::SessionInterrupted { .. }
             | EventBody::Offer { .. }
             | EventBody::Candidates { .. }
+            | EventBody::SpeakersChanged { .. }
+            | EventBody::VideoSuspended { .. }
+            | EventBody::VideoResumed { .. }
+            | EventBody::VideoHeld { .. }
+            | EventBody::VideoReleased { .. }
+            | EventBody::TrackRefused { .. }
+            | EventBody::TrackDemand { .. }
+            | EventBody::Message { .. }
+            | EventBody::QualityChanged { .. }
             | EventBody::EndpointState { .. }
             | EventBody::CommandCompleted { .. } => return,
         };
-        self.note_because(session_id, event.kind(), participant_id, cause);
+        self.note_track(session_id, event.kind(), participant_id, track_of(event), cause);
+    }
+
+    /// Entries that nobody has begun to write.
+    pub fn waiting(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
     }
 
     /// Waits until everything noted so far is written or given up.
@@ -143,6 +172,21 @@ impl Timeline {
         if self.queue.send(Item::Flush(done)).await.is_ok() {
             let _ = told.await;
         }
+    }
+}
+
+/// The track that an event is about.
+fn track_of(event: &EventBody) -> Option<TrackNote> {
+    match event {
+        EventBody::TrackPublished { track, .. } => {
+            Some(TrackNote { id: track.id, kind: Some(track.kind), source: Some(track.source) })
+        }
+        EventBody::TrackUnpublished { track_id, .. }
+        | EventBody::TrackMuted { track_id, .. }
+        | EventBody::TrackUnmuted { track_id, .. } => {
+            Some(TrackNote { id: *track_id, kind: None, source: None })
+        }
+        _ => None,
     }
 }
 
@@ -162,7 +206,7 @@ async fn write(store: &dyn Store, mut items: mpsc::Receiver<Item>) {
         let mut flushes = Vec::new();
         for item in batch.drain(..) {
             match item {
-                Item::Entry(entry) => entries.entry(entry.session_id).or_default().push(entry),
+                Item::Entry(entry) => entries.entry(entry.session_id).or_default().push(*entry),
                 Item::Flush(done) => flushes.push(done),
             }
         }
@@ -205,7 +249,7 @@ mod tests {
     #[tokio::test]
     async fn notes_are_written_in_order_with_the_cause_of_their_task() {
         let store = Arc::new(EmbeddedStore::new());
-        let timeline = Timeline::start(store.clone(), CancellationToken::new());
+        let timeline = Timeline::start(store.clone(), ["whr_1".to_owned()].into(), CancellationToken::new());
         let (session, participant) = (SessionId::new(), ParticipantId::new());
         let command_id = CommandId::new();
         let trace_id = trace_id("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
@@ -220,6 +264,7 @@ mod tests {
         timeline.note_event(session, &EventBody::SessionClosed {});
         timeline.flushed().await;
         let stored = store.timeline(session, 0, 100).await.unwrap();
+        assert_eq!(store.owed("whr_1", session, 100).await.unwrap(), stored, "each is owed to the receiver");
         let stored: Vec<_> = stored
             .into_iter()
             .map(|entry| (entry.number, entry.what, entry.participant_id, entry.cause))
@@ -237,7 +282,7 @@ mod tests {
     #[tokio::test]
     async fn past_the_bound_entries_are_dropped_and_nobody_waits() {
         let (queue, mut items) = mpsc::channel(2);
-        let timeline = Timeline { queue };
+        let timeline = Timeline { queue, receivers: Arc::default() };
         for what in ["a", "b", "c"] {
             timeline.note(SessionId::new(), what, None);
         }

@@ -25,6 +25,7 @@ use crate::listeners::{self, Listener};
 use crate::load::{LoadMeter, MeasureLoad};
 use crate::media::{MediaControl, MediaEvent, MediaPlane, MediaStats};
 use crate::media_events::MediaEvents;
+use crate::relay::Relay;
 use crate::{drain, lease, media_events, peers, sweep, timeline};
 
 /// Commands that may be out at once from the worker's own queue, over all its endpoints.
@@ -42,6 +43,8 @@ const PREDECESSOR_PAUSE: Duration = Duration::from_millis(250);
 pub enum StartError {
     #[error("the media socket could not be opened: {0}")]
     Media(#[source] std::io::Error),
+    #[error("the TURN server's port could not be opened: {0}")]
+    Relay(#[source] std::io::Error),
     #[error("the broker refused: {0}")]
     Broker(#[from] BrokerError),
     #[error("the store refused: {0}")]
@@ -63,6 +66,7 @@ pub struct Worker {
     context: Arc<Context>,
     tasks: TaskTracker,
     ended: Arc<Death>,
+    relay: Option<SocketAddr>,
 }
 
 /// Set when a task ends that must not.
@@ -76,7 +80,7 @@ impl Worker {
     /// Starts a worker, under a new id unless the configuration names one. Returns once it takes commands.
     ///
     /// # Errors
-    /// The media socket could not be bound, broker or store are not reachable, or another process runs under the
+    /// The media socket or the TURN server's could not be bound, broker or store are not reachable, or another process runs under the
     /// configured id (found out within 40 s). Nothing keeps running then.
     pub async fn start(
         config: WorkerConfig,
@@ -84,13 +88,26 @@ impl Worker {
         store: Arc<dyn Store>,
     ) -> Result<Self, StartError> {
         let (media, media_events) = MediaPlane::start(config.media.clone()).map_err(StartError::Media)?;
+        let relay = match config.relay.clone() {
+            Some(relay) => {
+                let relay = Relay::bind(relay, media.local_addr(), media.announced()).await;
+                let relay = relay.and_then(|relay| Ok((relay.local_addr()?, relay)));
+                Some(relay.map_err(StartError::Relay)?)
+            }
+            None => None,
+        };
         let load = Box::new(LoadMeter::new());
         let id = config.worker_id.unwrap_or_else(WorkerId::new);
         let parts = Parts { id, media: Arc::new(media), media_events, load };
-        Self::start_with(config, broker, store, parts).await
+        let mut worker = Self::start_with(config, broker, store, parts).await?;
+        if let Some((address, relay)) = relay {
+            worker.relay = Some(address);
+            worker.aside("relay", relay.run());
+        }
+        Ok(worker)
     }
 
-    /// Starts a worker whose media plane and load are the caller's. `config.media` is not looked at.
+    /// Starts a worker whose media plane and load are the caller's. `config.media` and `config.relay` are not looked at.
     ///
     /// # Errors
     /// Broker or store are not reachable. Nothing keeps running then but what the caller brought.
@@ -104,7 +121,8 @@ impl Worker {
         let (reported, barriers) = MediaEvents::new();
         let context = Arc::new(Context::new(id, config, broker, store, media, reported));
         // From here on an early return drops the worker, which ends what has been started.
-        let worker = Self { context: context.clone(), tasks: TaskTracker::new(), ended: Arc::default() };
+        let worker =
+            Self { context: context.clone(), tasks: TaskTracker::new(), ended: Arc::default(), relay: None };
         worker.vital("media events", media_events::run(context.clone(), media_events, barriers));
 
         let load = meter.measure(&MediaStats::default());
@@ -149,6 +167,11 @@ impl Worker {
     /// The addresses that clients send media to.
     pub fn media_addresses(&self) -> Vec<SocketAddr> {
         self.context.media.announced().to_vec()
+    }
+
+    /// Where the worker's own TURN server listens, over UDP and TCP, if it has one.
+    pub fn relay_address(&self) -> Option<SocketAddr> {
+        self.relay
     }
 
     /// How many sessions' inboxes this worker reads now: all open ones, once it has caught up.
@@ -233,6 +256,19 @@ impl Worker {
         }
         context.reporter.drained().await;
         context.timeline.flushed().await;
+    }
+
+    /// Runs a task without which the worker goes on.
+    fn aside(&self, what: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let context = self.context.clone();
+        let task = async move { context.stop.run_until_cancelled(task).await };
+        let task = common::ambient::spawn(self.tasks.track_future(task));
+        let worker_id = self.context.worker_id;
+        common::ambient::spawn(self.tasks.track_future(async move {
+            if task.await.is_err_and(|error| error.is_panic()) {
+                tracing::error!(%worker_id, what, "a task that should not have ended did");
+            }
+        }));
     }
 
     /// Runs a task without which the worker is not one.

@@ -2,20 +2,29 @@
 //!
 //! Credentials are checked without a look-up: a token carries its grants, signed. What a token cannot say is which
 //! API key owns a session; [`Caller::owns`] compares that once it is known (from the document, or from the key that a
-//! `destination` is bound to).
+//! `destination` is bound to). Nor can it say that it was revoked since: that is in the session's document
+//! ([`Caller::check_revoked`]), which is read for everything but commands to an endpoint; and who was removed has none.
+
+use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
-use common::model::{ParticipantId, SessionId};
+use common::keyring::Keyring;
+use common::model::{ParticipantId, Session, SessionId};
 use common::time::UnixMillis;
-use common::token::{ApiKeys, Claims, TokenError};
+use common::token::{Claims, KeyMark, LEEWAY_SECONDS, TokenError};
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use serde::Deserialize;
 
+use crate::address::client_address;
 use crate::error::{ApiError, ApiResult, Code};
+use crate::limits::COST_OF_WRONG_CREDENTIALS;
 use crate::state::ApiState;
+
+/// How far the clock of who signed may be ahead.
+const OPERATOR_LEEWAY: Duration = Duration::from_secs(LEEWAY_SECONDS);
 
 /// Somebody with good credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +33,13 @@ pub enum Caller {
     Backend { key_id: String },
     /// A client with a token.
     Client { claims: Box<Claims> },
+    /// Somebody who looks after the deployment, with a token for that: sees every key's sessions, ends them and removes
+    /// who is in them, drains workers. Joins nothing and hands out nothing.
+    Operator { claims: Box<Claims> },
 }
+
+/// The longest that an operator's token may be valid: browsers hold it, and nothing takes it back.
+pub const MAX_OPERATOR_TTL: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// As what a caller acts on a participant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +56,7 @@ impl Caller {
     pub fn key_id(&self) -> &str {
         match self {
             Self::Backend { key_id } => key_id,
-            Self::Client { claims } => &claims.iss,
+            Self::Client { claims } | Self::Operator { claims } => &claims.iss,
         }
     }
 
@@ -49,7 +64,7 @@ impl Caller {
     pub fn claims(&self) -> Option<&Claims> {
         match self {
             Self::Backend { .. } => None,
-            Self::Client { claims } => Some(claims),
+            Self::Client { claims } | Self::Operator { claims } => Some(claims),
         }
     }
 
@@ -58,19 +73,59 @@ impl Caller {
         self.claims().map(Claims::expires_at)
     }
 
+    /// When its token was issued; a backend has none.
+    pub fn token_issued_at(&self) -> Option<UnixMillis> {
+        self.claims().map(Claims::issued_at)
+    }
+
+    /// That the token's participant was not removed since the token was issued. A link for everybody names none: what it
+    /// made of somebody who joined with it is refused, the link is not.
+    pub fn check_revoked(&self, session: &Session) -> ApiResult<()> {
+        match self.claims().and_then(|claims| claims.sub.map(|sub| (sub, claims.issued_at()))) {
+            Some((sub, issued_at)) if session.has_revoked(sub, issued_at) => Err(ApiError::token_revoked()),
+            _ => Ok(()),
+        }
+    }
+
     /// Only the application's backend.
     pub fn backend(&self) -> ApiResult<()> {
         match self {
             Self::Backend { .. } => Ok(()),
-            Self::Client { .. } => Err(ApiError::forbidden("this needs an API key")),
+            _ => Err(ApiError::forbidden("this needs an API key")),
         }
     }
 
-    /// Only an operator: an API key that the configuration names as one.
+    /// Only the application's backend, or an operator's token: what is read of a session and is for no client.
+    pub fn inspects(&self) -> ApiResult<()> {
+        match self {
+            Self::Operator { .. } => Ok(()),
+            _ => self.backend(),
+        }
+    }
+
+    /// Only an operator: an API key that the configuration names as one, or a token that such a key has signed for that.
     pub fn operator(&self, operators: &[String]) -> ApiResult<()> {
         match self {
+            Self::Operator { .. } => Ok(()),
             Self::Backend { key_id } if operators.contains(key_id) => Ok(()),
-            _ => Err(ApiError::forbidden("this needs an API key that is one of operator_keys")),
+            _ => Err(ApiError::forbidden("this needs an API key that is one of operator_keys, or its token")),
+        }
+    }
+
+    /// The same caller as an operator, when its token says so and an operator's key has signed it.
+    ///
+    /// # Errors
+    /// `unauthorized` when that token is valid for longer than [`MAX_OPERATOR_TTL`].
+    fn perhaps_operator(self, operators: &[String]) -> ApiResult<Self> {
+        match self {
+            Self::Client { claims } if claims.video.operator && operators.contains(&claims.iss) => {
+                let latest = UnixMillis::now().plus(MAX_OPERATOR_TTL + OPERATOR_LEEWAY);
+                if claims.expires_at() > latest {
+                    return Err(unauthorized("an operator's token is valid for 12 hours at most"));
+                }
+                Ok(Self::Operator { claims })
+            }
+            other => Ok(other),
         }
     }
 
@@ -86,7 +141,7 @@ impl Caller {
 
     /// Whether it may join this session.
     pub fn may_join(&self, session: SessionId) -> ApiResult<()> {
-        let Self::Client { claims } = self else { return Ok(()) };
+        let Some(claims) = self.client_claims()? else { return Ok(()) };
         in_room(claims, session)?;
         if claims.video.room_join {
             return Ok(());
@@ -94,7 +149,13 @@ impl Caller {
         Err(ApiError::forbidden("the token does not grant roomJoin"))
     }
 
-    /// Whether it may close this session and hand out links to it.
+    /// Whether it may hand out links to this session.
+    pub fn may_invite(&self, session: SessionId) -> ApiResult<()> {
+        self.client_claims()?;
+        self.may_administer(session)
+    }
+
+    /// Whether it may close this session.
     pub fn may_administer(&self, session: SessionId) -> ApiResult<()> {
         let Self::Client { claims } = self else { return Ok(()) };
         in_room(claims, session)?;
@@ -106,7 +167,7 @@ impl Caller {
 
     /// Whether it may create a session, and which: the one its token names, or any.
     pub fn may_create(&self, wanted: Option<SessionId>) -> ApiResult<Option<SessionId>> {
-        let Self::Client { claims } = self else { return Ok(wanted) };
+        let Some(claims) = self.client_claims()? else { return Ok(wanted) };
         if !claims.video.room_create {
             return Err(ApiError::forbidden("the token does not grant roomCreate"));
         }
@@ -128,7 +189,11 @@ impl Caller {
 
     /// Whether it may act on a participant; a moderator may, too.
     pub fn acts_on(&self, session: SessionId, participant: ParticipantId) -> ApiResult<Role> {
-        let Self::Client { claims } = self else { return Ok(Role::Backend) };
+        let claims = match self {
+            Self::Backend { .. } => return Ok(Role::Backend),
+            Self::Operator { .. } => return Ok(Role::Admin),
+            Self::Client { claims } => claims,
+        };
         in_room(claims, session)?;
         if claims.sub == Some(participant) && claims.video.room_join {
             return Ok(Role::Own);
@@ -147,10 +212,20 @@ impl Caller {
         if self.key_id() == owner {
             return Ok(());
         }
-        Err(match self {
-            Self::Backend { .. } => ApiError::session_not_found(),
-            Self::Client { .. } => ApiError::forbidden("the token is signed with another API key"),
-        })
+        match self {
+            Self::Operator { .. } => Ok(()),
+            Self::Backend { .. } => Err(ApiError::session_not_found()),
+            Self::Client { .. } => Err(ApiError::forbidden("the token is signed with another API key")),
+        }
+    }
+
+    /// The claims that decide, `None` for the backend, which may everything. Refuses operators: it is not for them.
+    fn client_claims(&self) -> ApiResult<Option<&Claims>> {
+        match self {
+            Self::Backend { .. } => Ok(None),
+            Self::Client { claims } => Ok(Some(claims)),
+            Self::Operator { .. } => Err(ApiError::forbidden("an operator's token is not for this")),
+        }
     }
 }
 
@@ -165,16 +240,29 @@ impl FromRequestParts<ApiState> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> ApiResult<Self> {
-        match authorization(parts)? {
-            Some(header) => check(&state.config.keys, header),
-            None => Err(no_credentials()),
-        }
+        let checked = match authorization(parts) {
+            Ok(Some(header)) => check(&state.config.keys, header)
+                .and_then(|(caller, key)| Ok((caller.perhaps_operator(&state.config.operator_keys)?, key))),
+            Ok(None) => Err(no_credentials()),
+            Err(error) => Err(error),
+        };
+        counted(parts, state, checked).map(|(caller, _)| caller)
     }
 }
 
 /// A caller of an event stream: the token may also be in `?access_token=`, since neither `EventSource` nor
 /// `WebSocket` can send headers.
-pub struct StreamCaller(pub Caller);
+pub struct StreamCaller {
+    pub caller: Caller,
+    /// For as long as its key has this secret, the stream may go on.
+    pub key: KeyMark,
+}
+
+impl StreamCaller {
+    fn new((caller, key): (Caller, KeyMark)) -> Self {
+        Self { caller, key }
+    }
+}
 
 impl FromRequestParts<ApiState> for StreamCaller {
     type Rejection = ApiError;
@@ -184,15 +272,43 @@ impl FromRequestParts<ApiState> for StreamCaller {
         struct AccessToken {
             access_token: Option<String>,
         }
-        if let Some(header) = authorization(parts)? {
-            return check(&state.config.keys, header).map(Self);
+        let by_query = || {
+            let query = axum::extract::Query::<AccessToken>::try_from_uri(&parts.uri);
+            query.ok().and_then(|query| query.0.access_token)
+        };
+        let checked = match authorization(parts) {
+            Ok(Some(header)) => check(&state.config.keys, header),
+            Ok(None) => by_query().ok_or_else(no_credentials).and_then(|it| bearer(&state.config.keys, &it)),
+            Err(error) => Err(error),
+        };
+        counted(parts, state, checked).map(Self::new)
+    }
+}
+
+/// Counts the request for whom it is from; wrong credentials count for their address, and more than a request.
+fn counted(parts: &Parts, state: &ApiState, checked: ApiResult<Checked>) -> ApiResult<Checked> {
+    match &checked {
+        Ok((caller, _)) => {
+            // Only a link without a participant is told from others by its text.
+            let text = parts.headers.get(AUTHORIZATION).map(http::HeaderValue::as_bytes);
+            let text = text.or_else(|| parts.uri.query().map(str::as_bytes));
+            state.limits.take_caller(caller, text.unwrap_or_default())?;
         }
-        let query = axum::extract::Query::<AccessToken>::try_from_uri(&parts.uri);
-        match query.ok().and_then(|query| query.0.access_token) {
-            Some(token) => bearer(&state.config.keys, &token).map(Self),
-            None => Err(no_credentials()),
+        Err(_) => {
+            if let Some(address) = client_address(&parts.headers, &parts.extensions) {
+                state.limits.take_address(address, COST_OF_WRONG_CREDENTIALS)?;
+            }
         }
     }
+    checked
+}
+
+/// For what is not served by these routes: whether an `Authorization` header is that of an operator.
+///
+/// # Errors
+/// `unauthorized` without good credentials, `forbidden` with another key's.
+pub fn check_operator(keys: &Keyring, operators: &[String], header: Option<&str>) -> ApiResult<()> {
+    check(keys, header.ok_or_else(no_credentials)?)?.0.operator(operators)
 }
 
 fn authorization(parts: &Parts) -> ApiResult<Option<&str>> {
@@ -203,7 +319,10 @@ fn authorization(parts: &Parts) -> ApiResult<Option<&str>> {
         .transpose()
 }
 
-fn check(keys: &ApiKeys, header: &str) -> ApiResult<Caller> {
+/// Good credentials, and which secret made them so.
+type Checked = (Caller, KeyMark);
+
+fn check(keys: &Keyring, header: &str) -> ApiResult<Checked> {
     let (scheme, credentials) = header.trim().split_once(' ').unwrap_or((header, ""));
     let credentials = credentials.trim();
     if scheme.eq_ignore_ascii_case("bearer") {
@@ -215,14 +334,15 @@ fn check(keys: &ApiKeys, header: &str) -> ApiResult<Caller> {
     }
 }
 
-fn bearer(keys: &ApiKeys, token: &str) -> ApiResult<Caller> {
-    keys.verify(token)
-        .map(|claims| Caller::Client { claims: Box::new(claims) })
+fn bearer(keys: &Keyring, token: &str) -> ApiResult<Checked> {
+    keys.now()
+        .verify_marked(token)
+        .map(|(claims, key)| (Caller::Client { claims: Box::new(claims) }, key))
         .map_err(|error: TokenError| unauthorized(error.to_string()))
 }
 
 /// RFC 7617; the padding may be missing.
-fn basic(keys: &ApiKeys, credentials: &str) -> ApiResult<Caller> {
+fn basic(keys: &Keyring, credentials: &str) -> ApiResult<Checked> {
     let wrong = || unauthorized("the API key or its secret is wrong");
     let bytes = STANDARD
         .decode(credentials)
@@ -230,7 +350,8 @@ fn basic(keys: &ApiKeys, credentials: &str) -> ApiResult<Caller> {
         .map_err(|_| unauthorized("the Basic credentials are not base64"))?;
     let text = String::from_utf8(bytes).map_err(|_| wrong())?;
     let (id, secret) = text.split_once(':').ok_or_else(wrong)?;
-    if keys.check(id, secret) { Ok(Caller::Backend { key_id: id.to_owned() }) } else { Err(wrong()) }
+    let key = keys.now().identify(id, secret).ok_or_else(wrong)?;
+    Ok((Caller::Backend { key_id: id.to_owned() }, key))
 }
 
 fn no_credentials() -> ApiError {
@@ -243,8 +364,6 @@ fn unauthorized(detail: impl Into<String>) -> ApiError {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use common::token::VideoGrants;
 
     use super::*;
@@ -277,6 +396,51 @@ mod tests {
         assert_eq!(caller.acts_on(session, other), Ok(Role::Admin));
         assert_eq!(code(caller.acts_for(session, other)), Some(Code::Forbidden));
         assert_eq!(code(caller.acts_on(SessionId::new(), other)), Some(Code::Forbidden));
+    }
+
+    #[test]
+    fn a_revocation_concerns_what_was_issued_to_that_participant_before() {
+        let (own, other) = (ParticipantId::new(), ParticipantId::new());
+        let session = common::model::SessionId::new();
+        let issued = |sub, at| {
+            let mut claims = Claims::expiring_in("key1", Duration::from_secs(60), VideoGrants::join(session));
+            (claims.sub, claims.iat) = (sub, at);
+            Caller::Client { claims: Box::new(claims) }
+        };
+        let at = |at| Some(common::token::IssuedAt(UnixMillis(at)));
+        let revocations = vec![common::model::Revocation { participant_id: own, at: UnixMillis(1_000) }];
+        let document = Session { revocations, ..a_session(session) };
+        for (sub, iat, expected) in [
+            (Some(own), at(999), Some(Code::TokenRevoked)),
+            (Some(own), at(1_000), Some(Code::TokenRevoked)),
+            (Some(own), None, Some(Code::TokenRevoked)),
+            (Some(own), at(1_001), None),
+            (Some(other), at(1), None),
+            (None, at(1), None),
+        ] {
+            assert_eq!(code(issued(sub, iat).check_revoked(&document)), expected, "{iat:?}");
+        }
+        let backend = Caller::Backend { key_id: "key1".to_owned() };
+        assert!(backend.check_revoked(&document).is_ok());
+    }
+
+    fn a_session(id: SessionId) -> Session {
+        Session {
+            id,
+            state: common::model::SessionState::Open,
+            name: None,
+            created_at: UnixMillis(0),
+            closed_at: None,
+            key_id: "key1".to_owned(),
+            command_id: common::model::CommandId::new(),
+            epoch: 0,
+            pipelines: Vec::new(),
+            participants: Vec::new(),
+            previous_worker_id: None,
+            done_commands: Vec::new(),
+            settings: common::model::SessionSettings::default(),
+            revocations: Vec::new(),
+        }
     }
 
     #[test]
@@ -314,6 +478,36 @@ mod tests {
         assert_eq!(code(backend("key1").operator(&[])), Some(Code::Forbidden));
         let signed_by_it = client(None, VideoGrants { room_admin: true, ..VideoGrants::default() });
         assert_eq!(code(signed_by_it.operator(&[signed_by_it.key_id().to_owned()])), Some(Code::Forbidden));
+    }
+
+    #[test]
+    fn an_operators_token_looks_after_everything_and_takes_part_in_nothing() {
+        let grants = VideoGrants { operator: true, ..VideoGrants::default() };
+        let operators = ["key1".to_owned()];
+        let operator = client(None, grants).perhaps_operator(&operators).unwrap();
+        let (session, participant) = (SessionId::new(), ParticipantId::new());
+        assert!(
+            operator.operator(&[]).is_ok() && operator.inspects().is_ok() && operator.owns("key2").is_ok()
+        );
+        assert!(operator.may_see(session).is_ok() && operator.may_administer(session).is_ok());
+        assert_eq!(operator.acts_on(session, participant), Ok(Role::Admin));
+        for refused in [
+            operator.backend(),
+            operator.may_join(session),
+            operator.may_invite(session),
+            operator.may_create(None).map(drop),
+            operator.acts_for(session, participant).map(drop),
+        ] {
+            assert_eq!(code(refused), Some(Code::Forbidden));
+        }
+        // Any key signs what it likes; it is no operator for that.
+        let pretender = client(None, grants).perhaps_operator(&["key2".to_owned()]).unwrap();
+        assert_eq!(code(pretender.operator(&operators)), Some(Code::Forbidden));
+        assert_eq!(code(pretender.may_see(session)), Some(Code::Forbidden));
+        let mut claims = Claims::expiring_in("key1", MAX_OPERATOR_TTL + Duration::from_secs(60), grants);
+        claims.sub = Some(participant);
+        let lasting = Caller::Client { claims: Box::new(claims) };
+        assert_eq!(code(lasting.perhaps_operator(&operators)), Some(Code::Unauthorized));
     }
 
     #[test]

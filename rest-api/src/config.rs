@@ -4,9 +4,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::token::ApiKeys;
+use common::keyring::Keyring;
+use common::model::ParticipantId;
+use common::time::UnixMillis;
+use common::turn::TurnSecret;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+use crate::address::TrustedProxies;
+use crate::limits::RequestRates;
+use crate::tls::Tls;
+use crate::webhooks::WebhookConfig;
 
 /// One entry of `RTCConfiguration.iceServers` (W3C webrtc, section 4.2.2), passed to clients as it is.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -27,14 +35,24 @@ impl fmt::Debug for IceServer {
     }
 }
 
+/// TURN servers that share a secret with this deployment.
+#[derive(Debug, Clone)]
+pub struct Turn {
+    /// `turn:` or `turns:` URLs.
+    pub urls: Vec<String>,
+    pub secret: TurnSecret,
+    /// How long a credential is good.
+    pub ttl: Duration,
+}
+
 /// Gives the text of `/metrics` (the Prometheus exposition format).
 pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// The API's configuration.
 #[derive(Clone)]
 pub struct ApiConfig {
-    /// Who may call; at least one.
-    pub keys: ApiKeys,
+    /// Who may call; they may change at any time.
+    pub keys: Keyring,
     /// Where clients reach this API, without a slash at the end; join links start with it. `None` takes the
     /// request's own `Host`.
     pub public_url: Option<String>,
@@ -47,6 +65,11 @@ pub struct ApiConfig {
     pub demo: bool,
     /// Sent to clients with every join.
     pub ice_servers: Vec<IceServer>,
+    /// Sent with these, with credentials that are made for the participant.
+    pub turn: Option<Turn>,
+    /// Where WHIP and WHEP clients are sent (307) while nothing here takes them: the address of another deployment that
+    /// accepts the same tokens, without a slash at the end.
+    pub overflow_url: Option<String>,
     /// How long a request waits for its result when it does not say (`Prefer: wait`). At most 30 s.
     pub request_wait: Duration,
     /// How long a participant token lives; every join makes a new one.
@@ -55,25 +78,52 @@ pub struct ApiConfig {
     pub metrics: Option<RenderMetrics>,
     /// Open connections of this process; beyond it new ones wait in the listen backlog.
     pub max_connections: usize,
+    /// Of these, those of one client address (IPv6: one /64); more are closed at once. 0: as many as there may be at all.
+    pub max_connections_per_address: usize,
+    pub request_rates: RequestRates,
+    /// Serve HTTPS with this; plain HTTP when absent.
+    pub tls: Option<Tls>,
+    /// Who is told what happens in sessions.
+    pub webhooks: Option<WebhookConfig>,
+    /// Whose forwarding headers count.
+    pub trusted_proxies: Arc<TrustedProxies>,
     pub timings: Timings,
 }
 
 impl ApiConfig {
     /// The defaults, for these keys.
-    pub fn new(keys: ApiKeys) -> Self {
+    pub fn new(keys: impl Into<Keyring>) -> Self {
         Self {
-            keys,
+            keys: keys.into(),
             public_url: None,
             operator_keys: Vec::new(),
             dev: false,
             demo: false,
             ice_servers: Vec::new(),
+            turn: None,
+            overflow_url: None,
             request_wait: Duration::from_secs(5),
             participant_token_ttl: Duration::from_secs(6 * 60 * 60),
             metrics: None,
             max_connections: 20_000,
+            max_connections_per_address: 10_000,
+            request_rates: RequestRates::default(),
+            tls: None,
+            webhooks: None,
+            trusted_proxies: Arc::default(),
             timings: Timings::default(),
         }
+    }
+
+    /// The ICE servers for a participant, with credentials that begin to age now.
+    pub fn ice_servers_for(&self, participant: ParticipantId) -> Vec<IceServer> {
+        let mut servers = self.ice_servers.clone();
+        if let Some(Turn { urls, secret, ttl }) = &self.turn {
+            let made = secret.credential(participant, UnixMillis::now(), *ttl);
+            let (username, credential) = (Some(made.username), Some(made.password));
+            servers.push(IceServer { urls: urls.clone(), username, credential });
+        }
+        servers
     }
 }
 
@@ -85,8 +135,12 @@ impl fmt::Debug for ApiConfig {
             .field("dev", &self.dev)
             .field("demo", &self.demo)
             .field("ice_servers", &self.ice_servers)
+            .field("turn", &self.turn)
             .field("request_wait", &self.request_wait)
             .field("max_connections", &self.max_connections)
+            .field("tls", &self.tls)
+            .field("webhooks", &self.webhooks)
+            .field("trusted_proxies", &self.trusted_proxies)
             .field("timings", &self.timings)
             .finish_non_exhaustive()
     }

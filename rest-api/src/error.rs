@@ -24,6 +24,7 @@ pub enum Code {
     InvalidSdp,
     InvalidCandidate,
     Unauthorized,
+    TokenRevoked,
     Forbidden,
     NotFound,
     SessionNotFound,
@@ -39,9 +40,12 @@ pub enum Code {
     EndpointConflict,
     SessionClosed,
     EndpointGone,
+    PreconditionFailed,
     BodyTooLarge,
     UnsupportedMediaType,
     LimitExceeded,
+    InvalidFragment,
+    PreconditionRequired,
     TooManyRequests,
     Internal,
     Unavailable,
@@ -52,7 +56,7 @@ impl Code {
     pub fn status(self) -> StatusCode {
         match self {
             Self::InvalidRequest | Self::InvalidSdp | Self::InvalidCandidate => StatusCode::BAD_REQUEST,
-            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Unauthorized | Self::TokenRevoked => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound
             | Self::SessionNotFound
@@ -67,9 +71,11 @@ impl Code {
             | Self::CannotDrain
             | Self::EndpointConflict => StatusCode::CONFLICT,
             Self::SessionClosed | Self::EndpointGone => StatusCode::GONE,
+            Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
+            Self::PreconditionRequired => StatusCode::PRECONDITION_REQUIRED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::LimitExceeded => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::LimitExceeded | Self::InvalidFragment => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -84,6 +90,7 @@ impl Code {
             Self::InvalidSdp => "invalid_sdp",
             Self::InvalidCandidate => "invalid_candidate",
             Self::Unauthorized => "unauthorized",
+            Self::TokenRevoked => "token_revoked",
             Self::Forbidden => "forbidden",
             Self::NotFound => "not_found",
             Self::SessionNotFound => "session_not_found",
@@ -99,6 +106,9 @@ impl Code {
             Self::EndpointConflict => "endpoint_conflict",
             Self::SessionClosed => "session_closed",
             Self::EndpointGone => "endpoint_gone",
+            Self::PreconditionFailed => "precondition_failed",
+            Self::PreconditionRequired => "precondition_required",
+            Self::InvalidFragment => "invalid_fragment",
             Self::BodyTooLarge => "body_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::LimitExceeded => "limit_exceeded",
@@ -119,18 +129,22 @@ impl From<ErrorCode> for Code {
             ErrorCode::ParticipantNotFound => Self::ParticipantNotFound,
             ErrorCode::ParticipantConflict => Self::ParticipantConflict,
             ErrorCode::EndpointConflict => Self::EndpointConflict,
+            ErrorCode::TokenRevoked => Self::TokenRevoked,
             ErrorCode::TrackNotFound => Self::TrackNotFound,
             ErrorCode::EndpointGone => Self::EndpointGone,
             ErrorCode::OfferCollision => Self::OfferCollision,
             ErrorCode::NoOfferPending => Self::NoOfferPending,
             ErrorCode::InvalidSdp => Self::InvalidSdp,
             ErrorCode::InvalidCandidate => Self::InvalidCandidate,
+            ErrorCode::PreconditionFailed => Self::PreconditionFailed,
             ErrorCode::LimitExceeded => Self::LimitExceeded,
             ErrorCode::Forbidden => Self::Forbidden,
             ErrorCode::CannotDrain => Self::CannotDrain,
             ErrorCode::Expired => Self::Expired,
             // A worker older than this API, during an update: another worker will do.
             ErrorCode::UnsupportedVersion | ErrorCode::Unavailable => Self::Unavailable,
+            // One later than this API: whoever asks again may be answered by an instance that knows the word.
+            ErrorCode::Unknown => Self::Unavailable,
             ErrorCode::Internal => Self::Internal,
         }
     }
@@ -162,6 +176,10 @@ impl ApiError {
 
     pub fn forbidden(detail: impl Into<String>) -> Self {
         Self::new(Code::Forbidden, detail)
+    }
+
+    pub fn token_revoked() -> Self {
+        Self::new(Code::TokenRevoked, "the participant was removed after the token was issued")
     }
 
     pub fn session_not_found() -> Self {
@@ -245,7 +263,7 @@ impl IntoResponse for ApiError {
             headers
                 .insert(header::RETRY_AFTER, HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX)));
         }
-        if self.code == Code::Unauthorized {
+        if self.code.status() == StatusCode::UNAUTHORIZED {
             let challenge = HeaderValue::from_static("Bearer, Basic realm=\"switchyard\", charset=\"UTF-8\"");
             headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
@@ -275,7 +293,13 @@ mod tests {
 
     #[test]
     fn the_sent_code_is_the_serialised_one() {
-        for code in [Code::InvalidRequest, Code::OfferCollision, Code::BodyTooLarge, Code::Expired] {
+        for code in [
+            Code::InvalidRequest,
+            Code::TokenRevoked,
+            Code::OfferCollision,
+            Code::BodyTooLarge,
+            Code::Expired,
+        ] {
             assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
         }
     }
@@ -286,6 +310,14 @@ mod tests {
         assert!(!error.detail.contains("secret"), "{error}");
         let refused = ApiError::from(CommandError::new(ErrorCode::InvalidSdp, "no m-line"));
         assert_eq!((refused.code, refused.detail.as_str()), (Code::InvalidSdp, "no m-line"));
+    }
+
+    #[test]
+    fn a_refusal_of_a_later_version_is_passed_on_as_something_to_try_again() {
+        let later = r#"{"code": "moon_is_full", "message": "not tonight", "retry_after": null}"#;
+        let error = ApiError::from(serde_json::from_str::<CommandError>(later).unwrap());
+        assert_eq!((error.code, error.detail.as_str()), (Code::Unavailable, "not tonight"));
+        assert!(error.retry_after.is_some());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use common::model::CommandId;
+use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::de::value::MapAccessDeserializer;
@@ -25,6 +26,8 @@ pub const MAX_WAIT: Duration = Duration::from_secs(30);
 
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub const PREFER: HeaderName = HeaderName::from_static("prefer");
+pub const SDP: &str = "application/sdp";
+pub const SDP_FRAGMENT: &str = "application/trickle-ice-sdpfrag";
 pub const COMMAND_ID: HeaderName = HeaderName::from_static("command-id");
 
 /// A JSON body.
@@ -72,10 +75,51 @@ fn json_refused(rejection: &JsonRejection) -> ApiError {
             ApiError::new(Code::UnsupportedMediaType, "the body must be application/json")
         }
         JsonRejection::BytesRejection(BytesRejection::FailedToBufferBody(error)) if error.status() == 413 => {
-            ApiError::new(Code::BodyTooLarge, "the body is over 512 KiB")
+            ApiError::new(Code::BodyTooLarge, "the body is longer than this route takes")
         }
         other => ApiError::invalid(other.body_text()),
     }
+}
+
+/// A session description (RFC 8866).
+pub struct Sdp(pub String);
+
+impl FromRequest<ApiState> for Sdp {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &ApiState) -> ApiResult<Self> {
+        text(request, state, SDP).await.map(Self)
+    }
+}
+
+/// A part of one that is about ICE (RFC 8840).
+pub struct SdpFragment(pub String);
+
+impl FromRequest<ApiState> for SdpFragment {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &ApiState) -> ApiResult<Self> {
+        text(request, state, SDP_FRAGMENT).await.map(Self)
+    }
+}
+
+/// A body of this media type, whatever its parameters.
+async fn text(request: Request, state: &ApiState, media_type: &str) -> ApiResult<String> {
+    let given = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let given = given.split(';').next().unwrap_or_default().trim();
+    if !given.eq_ignore_ascii_case(media_type) {
+        return Err(ApiError::new(Code::UnsupportedMediaType, format!("the body must be {media_type}")));
+    }
+    let body = axum::body::Bytes::from_request(request, state);
+    let bytes = match tokio::time::timeout(state.config.timings.read_timeout, body).await {
+        Ok(Ok(bytes)) => bytes,
+        Ok(Err(BytesRejection::FailedToBufferBody(error))) if error.status() == 413 => {
+            return Err(ApiError::new(Code::BodyTooLarge, "the body is longer than this route takes"));
+        }
+        Ok(Err(rejection)) => return Err(ApiError::invalid(rejection.body_text())),
+        Err(_) => return Err(ApiError::invalid("the body did not arrive in time")),
+    };
+    String::from_utf8(bytes.into()).map_err(|_| ApiError::invalid("the body is not UTF-8"))
 }
 
 /// Parameters of the path.

@@ -1,17 +1,16 @@
 //! Under which address a client reached us: join links start with it, and with the development key only loopback
 //! names are answered.
 
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{FromRequestParts, Request};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderMap, HeaderName, Uri, header};
+use http::{HeaderMap, Uri, header};
 
+use crate::address::is_secure;
 use crate::error::{ApiError, ApiResult};
 use crate::state::ApiState;
-
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// The address that join links start with, without a slash at the end.
 pub struct PublicUrl(pub String);
@@ -25,21 +24,18 @@ impl FromRequestParts<ApiState> for PublicUrl {
         }
         let authority = authority(&parts.uri, &parts.headers)
             .ok_or_else(|| ApiError::invalid("the Host header names no host"))?;
-        let secure = parts.headers.get(FORWARDED_PROTO).is_some_and(|proto| proto == "https");
+        let secure = is_secure(&parts.headers, &parts.extensions);
         Ok(Self(format!("{}://{authority}", if secure { "https" } else { "http" })))
     }
 }
 
-/// Refuses requests for a name that is not this machine's own, while the development key is in use. A web page whose
+/// Refuses requests for a name that is not this machine's own: for while the development key is in use. A web page whose
 /// name was pointed at 127.0.0.1 (DNS rebinding) could otherwise use this server in its visitor's browser.
-pub async fn loopback_only(State(state): State<ApiState>, request: Request, next: Next) -> Response {
-    if state.config.dev {
-        let local = authority(request.uri(), request.headers()).is_some_and(|name| is_loopback(name.host()));
-        if !local {
-            let detail =
-                "with the development key only localhost is answered: set API keys to serve other names";
-            return ApiError::forbidden(detail).into_response();
-        }
+pub async fn loopback_only(request: Request, next: Next) -> Response {
+    let local = authority(request.uri(), request.headers()).is_some_and(|name| is_loopback(name.host()));
+    if !local {
+        let detail = "with the development key only localhost is answered: set API keys to serve other names";
+        return ApiError::forbidden(detail).into_response();
     }
     next.run(request).await
 }

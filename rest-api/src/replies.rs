@@ -48,6 +48,8 @@ pub struct Waiting {
     replies: Arc<Replies>,
     command_id: CommandId,
     receiver: oneshot::Receiver<Reply>,
+    /// What [`Self::within`] got.
+    early: Option<Result<Reply, oneshot::error::RecvError>>,
     _gauge: Gauge,
 }
 
@@ -76,7 +78,8 @@ impl Replies {
         }
         waiting.entry(command_id).or_default().push(sender);
         drop(waiting);
-        Ok(Waiting { replies: self.clone(), command_id, receiver, _gauge: Gauge::waiting_command() })
+        let replies = self.clone();
+        Ok(Waiting { replies, command_id, receiver, early: None, _gauge: Gauge::waiting_command() })
     }
 
     fn deliver(&self, reply: Reply) {
@@ -159,8 +162,19 @@ impl Replies {
 }
 
 impl Waiting {
+    /// Whether the reply comes within `time`. Keeps it for [`Self::reply`].
+    pub async fn within(&mut self, time: Duration) -> bool {
+        if self.early.is_none() {
+            self.early = tokio::time::timeout(time, &mut self.receiver).await.ok();
+        }
+        self.early.is_some()
+    }
+
     /// Waits for the reply, at most `limit`.
     pub async fn reply(mut self, limit: Duration) -> Option<Reply> {
+        if let Some(received) = self.early.take() {
+            return received.ok();
+        }
         tokio::time::timeout(limit, &mut self.receiver).await.ok()?.ok()
     }
 }

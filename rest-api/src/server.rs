@@ -1,31 +1,47 @@
 //! The HTTP server around the router: connections, their limits, and an orderly end.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use common::broker::{Broker, BrokerError};
 use common::store::Store;
+use http::Request;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
+use tower::Service;
 
+use crate::address::{Connection, Network, network};
 use crate::config::ApiConfig;
-use crate::metrics::Gauge;
+use crate::metrics::{self, Gauge};
 use crate::state::ApiState;
+use crate::tls::Tls;
+use crate::webhooks;
 
 /// After a failed accept (usually out of file descriptors) the next try waits this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The longest head of a request over HTTP/1.1, in bytes; beyond it 431. Twice the longest token and then some.
+const MAX_HEAD: usize = 64 * 1024;
 
 /// Why the API cannot serve.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     #[error("the reply queue cannot be opened")]
     Broker(#[from] BrokerError),
+    #[error("webhooks cannot be sent: {0}")]
+    Webhooks(#[from] crate::outgoing::ClientError),
 }
 
 /// Serves until `shutdown`, then lets open requests end, at most `timings.shutdown_grace` long.
@@ -41,37 +57,78 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let timings = config.timings.clone();
     let connections = Arc::new(Semaphore::new(config.max_connections));
+    let max_per_address = match config.max_connections_per_address {
+        0 => config.max_connections,
+        most => most,
+    };
+    let tls = config.tls.clone();
+    let trusted = config.trusted_proxies.clone();
     let state = ApiState::start(config, broker, store, shutdown.clone()).await?;
+    if let Some(tls) = tls.clone() {
+        tokio::spawn(tls.keep_fresh(shutdown.clone()));
+    }
+    let webhooks = match state.config.webhooks.clone() {
+        Some(config) => {
+            let sender =
+                webhooks::Sender::new(state.config.keys.clone(), config.key_id.clone(), &config.receivers)?;
+            let stop = shutdown.clone();
+            Some(tokio::spawn(webhooks::serve(config, sender, state.store.clone(), stop)))
+        }
+        None => None,
+    };
     let router = crate::router(state);
     let mut http = Builder::new(TokioExecutor::new());
     // Slow heads (and idle keep-alive connections) end after this time.
     http.http1().timer(TokioTimer::new()).header_read_timeout(timings.read_timeout);
     http.http2().timer(TokioTimer::new()).max_concurrent_streams(256).keep_alive_interval(timings.keep_alive);
+    http.http1().max_buf_size(MAX_HEAD);
+    let http = Arc::new(http);
+    let per_address = PerAddress::new(max_per_address);
     let graceful = GracefulShutdown::new();
     loop {
         let permit = tokio::select! {
             () = shutdown.cancelled() => break,
-            permit = connections.clone().acquire_owned() => permit,
+            permit = connections.clone().acquire_owned() => permit.expect("nobody closes it"),
         };
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok((stream, peer)) => (stream, peer.ip()),
             Err(error) => {
                 tracing::warn!(error = %error, "a connection cannot be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let connection = connect(&http, stream, router.clone());
-        let connection = graceful.watch(connection);
+        // A trusted proxy brings everybody's connections.
+        let is_counted = !trusted.trusts(peer);
+        let place = if is_counted { per_address.take(peer) } else { None };
+        if is_counted && place.is_none() {
+            metrics::connection_refused();
+            continue;
+        }
+        // Events are small and must not wait for more of them.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(error = %error, "small packets are delayed on a connection");
+        }
+        let service = Connected {
+            router: router.clone(),
+            connection: Connection { peer, tls: tls.is_some(), trusted: trusted.clone() },
+            held: Held { _place: Arc::new((permit, place)) },
+            asked: Arc::default(),
+        };
+        let (http, watcher) = (http.clone(), graceful.watcher());
+        let (tls, patience, stop) = (tls.clone(), timings.read_timeout, shutdown.clone());
         tokio::spawn(async move {
-            let _permit = permit;
             let _gauge = Gauge::connection();
-            if let Err(error) = connection.await {
-                tracing::debug!(error = %error, "a connection ended badly");
+            match tls {
+                None => carry(&http, stream, service, watcher, patience).await,
+                // In a place of its own: connections without it, of which there are many, are smaller for it.
+                Some(tls) => {
+                    Box::pin(carry_encrypted(tls, &http, stream, service, watcher, patience, stop)).await;
+                }
             }
         });
     }
@@ -79,22 +136,150 @@ pub async fn serve(
     if tokio::time::timeout(timings.shutdown_grace, graceful.shutdown()).await.is_err() {
         tracing::warn!("some requests did not end in time");
     }
+    if let Some(webhooks) = webhooks {
+        // It gives its leases back, for about a second.
+        let _ = webhooks.await;
+    }
     Ok(())
 }
 
-fn connect(
+/// The same as [`carry`], after a handshake.
+async fn carry_encrypted(
+    tls: Tls,
     http: &Builder<TokioExecutor>,
     stream: TcpStream,
-    router: Router,
-) -> hyper_util::server::conn::auto::UpgradeableConnection<
-    'static,
-    TokioIo<TcpStream>,
-    TowerToHyperService<Router>,
-    TokioExecutor,
-> {
-    // Events are small and must not wait for more of them.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(error = %error, "small packets are delayed on a connection");
+    service: Connected,
+    watcher: Watcher,
+    patience: Duration,
+    stop: CancellationToken,
+) {
+    let handshake = tokio::time::timeout(patience, tls.accept(stream));
+    match stop.run_until_cancelled(handshake).await {
+        Some(Ok(Some(stream))) => carry(http, stream, service, watcher, patience).await,
+        Some(Err(_)) => metrics::handshake_failed("timed_out"),
+        Some(Ok(None)) | None => {}
     }
-    http.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(router)).into_owned()
+}
+
+/// Answers the requests of one connection until it ends.
+async fn carry<S>(
+    http: &Builder<TokioExecutor>,
+    stream: S,
+    service: Connected,
+    watcher: Watcher,
+    patience: Duration,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    // What the connection holds is let go of with it, or with what it became.
+    let (asked, _held) = (service.asked.clone(), service.held.clone());
+    let connection =
+        http.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
+    // Once, in a place of its own: as part of this task it would be there several times over, as what it is made of, too.
+    let mut connection = Box::pin(watcher.watch(connection.into_owned()));
+    // The time-out of heads begins when it is known which HTTP it is, which a client can put off for ever.
+    let ended = match tokio::time::timeout(patience, &mut connection).await {
+        Ok(ended) => ended,
+        Err(_) if !asked.load(Ordering::Relaxed) => return,
+        Err(_) => connection.await,
+    };
+    if let Err(error) = ended {
+        tracing::debug!(error = %error, "a connection ended badly");
+    }
+}
+
+/// A connection's part of what there may be; an extension of every request. What becomes another protocol keeps it, because
+/// the HTTP connection ends there.
+#[derive(Clone)]
+pub struct Held {
+    _place: Arc<(OwnedSemaphorePermit, Option<Place>)>,
+}
+
+/// The router for one connection.
+#[derive(Clone)]
+struct Connected {
+    router: Router,
+    connection: Connection,
+    held: Held,
+    /// Whether it has brought a request.
+    asked: Arc<AtomicBool>,
+}
+
+impl<B> Service<Request<B>> for Connected
+where
+    Router: Service<Request<B>, Error = Infallible>,
+{
+    type Response = <Router as Service<Request<B>>>::Response;
+    type Error = Infallible;
+    type Future = <Router as Service<Request<B>>>::Future;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        self.asked.store(true, Ordering::Relaxed);
+        request.extensions_mut().insert(self.connection.clone());
+        request.extensions_mut().insert(self.held.clone());
+        self.router.call(request)
+    }
+}
+
+/// How many connections each client address has.
+#[derive(Clone)]
+struct PerAddress {
+    most: usize,
+    open: Arc<Mutex<HashMap<Network, usize>>>,
+}
+
+impl PerAddress {
+    fn new(most: usize) -> Self {
+        Self { most, open: Arc::default() }
+    }
+
+    /// `None`: it has as many as it may.
+    fn take(&self, address: IpAddr) -> Option<Place> {
+        let network = network(address);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(network).or_insert(0);
+        if *count >= self.most {
+            return None;
+        }
+        *count += 1;
+        Some(Place { of: self.clone(), network })
+    }
+}
+
+/// One connection of an address, while it lives.
+struct Place {
+    of: PerAddress,
+    network: Network,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.of.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.network) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.network);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_its_places_and_gives_them_back() {
+        let places = PerAddress::new(2);
+        let (one, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
+        let held = [places.take(one).unwrap(), places.take(one).unwrap()];
+        assert!(places.take(one).is_none() && places.take(other).is_some());
+        drop(held);
+        assert!(places.take(one).is_some());
+        assert!(places.open.lock().unwrap().is_empty(), "nobody is remembered");
+    }
 }

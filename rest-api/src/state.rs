@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 use crate::config::ApiConfig;
 use crate::delivery::Readers;
 use crate::error::{ApiError, ApiResult};
+use crate::limits::Limits;
+use crate::rates::Rates;
 use crate::replies::Replies;
 
 /// Sessions whose owner is remembered; beyond it the memory starts anew.
@@ -29,6 +31,10 @@ pub struct Shared {
     pub store: Arc<dyn Store>,
     pub replies: Arc<Replies>,
     pub readers: Readers,
+    /// Of messages by request.
+    pub rates: Rates,
+    /// Of requests.
+    pub limits: Limits,
     /// Streams and long polls end when this is cancelled.
     pub shutdown: CancellationToken,
     owners: Mutex<HashMap<SessionId, Arc<str>>>,
@@ -78,7 +84,20 @@ impl ApiState {
         let owners = Mutex::default();
         let link_since = Arc::new(Mutex::new(Some(Instant::now())));
         common::ambient::spawn(watch_link(broker.connected(), link_since.clone()));
-        Ok(Self(Arc::new(Shared { config, broker, store, replies, readers, shutdown, owners, link_since })))
+        let rates = Rates::default();
+        let limits = Limits::new(config.request_rates);
+        Ok(Self(Arc::new(Shared {
+            config,
+            broker,
+            store,
+            replies,
+            readers,
+            rates,
+            limits,
+            shutdown,
+            owners,
+            link_since,
+        })))
     }
 
     /// Whether the link to the broker is so young that others may not have found their way back yet.

@@ -1,10 +1,12 @@
 //! One trace id for a request and everything that follows from it (W3C Trace Context).
 //!
 //! It is taken from the request or made, stands in the span of the request, travels with the command to the worker, whose
-//! span it is in as well, and goes back to the client: what belongs together is found in all logs by `trace_id`.
+//! span it is in as well, and goes back to the client: what belongs together is found in all logs by `trace_id`. Where
+//! spans are recorded ([`common::spans`]), it is the id of the recorded trace.
 
 use std::sync::Arc;
 
+use common::spans::Span;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
@@ -17,13 +19,24 @@ pub struct Trace(Arc<str>);
 impl Trace {
     /// The request's own `traceparent` when it is one (W3C Trace Context, section 3.2), else a new one.
     pub fn of(headers: &HeaderMap) -> Self {
-        let given = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
-        given.filter(|text| is_traceparent(text)).map_or_else(Self::new, |text| Self(text.into()))
+        Self::given(headers).unwrap_or_else(Self::new)
     }
 
-    fn new() -> Self {
+    /// The request's own.
+    pub fn given(headers: &HeaderMap) -> Option<Self> {
+        let given = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
+        given.filter(|text| is_traceparent(text)).map(|text| Self(text.into()))
+    }
+
+    /// That of a recorded span.
+    pub fn recorded(span: &Span) -> Option<Self> {
+        span.traceparent().map(|text| Self(text.into()))
+    }
+
+    /// One that nobody records.
+    pub fn new() -> Self {
         let span = Uuid::new_v4().simple().to_string();
-        Self(format!("00-{}-{}-01", Uuid::new_v4().simple(), &span[..16]).into())
+        Self(format!("00-{}-{}-00", Uuid::new_v4().simple(), &span[..16]).into())
     }
 
     pub fn traceparent(&self) -> &str {
@@ -73,6 +86,7 @@ mod tests {
         for bad in ["", "00-xyz", "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"] {
             let made = of(bad);
             assert!(made.traceparent() != bad && is_traceparent(made.traceparent()), "{made:?}");
+            assert!(made.traceparent().ends_with("-00"), "nobody records it: {made:?}");
         }
         assert_ne!(Trace::of(&HeaderMap::new()).id(), Trace::of(&HeaderMap::new()).id());
     }

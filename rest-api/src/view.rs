@@ -1,6 +1,8 @@
 //! The documents as clients see them: no worker ids, no pipelines, no command ids.
 
-use common::message::{Candidate, EndpointEnd, Event, EventBody, LeaveReason, SubscribedTrack};
+use common::message::{
+    Candidate, EndpointEnd, Event, EventBody, LeaveReason, ParticipantQuality, Speaking, SubscribedTrack,
+};
 use common::model::{
     CommandId, EndpointId, EndpointState, EventId, Participant, ParticipantId, ParticipantState, Session,
     SessionId, SessionState, Track, TrackId,
@@ -8,6 +10,8 @@ use common::model::{
 use common::time::UnixMillis;
 use serde::Serialize;
 use utoipa::ToSchema;
+
+use crate::service::settings::Settings;
 
 /// A session and everyone in it.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
@@ -17,6 +21,7 @@ pub struct SessionView {
     pub name: Option<String>,
     pub state: SessionState,
     pub created_at: UnixMillis,
+    pub settings: Settings,
     pub participants: Vec<ParticipantView>,
 }
 
@@ -27,6 +32,7 @@ impl From<Session> for SessionView {
             name: session.name,
             state: session.state,
             created_at: session.created_at,
+            settings: session.settings.into(),
             participants: session.participants.into_iter().map(ParticipantView::from).collect(),
         }
     }
@@ -91,6 +97,39 @@ pub enum EventBodyView {
     TrackMuted { participant_id: ParticipantId, track_id: TrackId, by_admin: bool },
     #[serde(rename = "track.unmuted")]
     TrackUnmuted { participant_id: ParticipantId, track_id: TrackId, by_admin: bool },
+    #[serde(rename = "speakers.changed")]
+    SpeakersChanged { speakers: Vec<Speaking> },
+    #[serde(rename = "video.suspended")]
+    VideoSuspended { endpoint_id: EndpointId, tracks: Vec<TrackId> },
+    #[serde(rename = "video.resumed")]
+    VideoResumed { endpoint_id: EndpointId, tracks: Vec<TrackId> },
+    #[serde(rename = "video.held")]
+    VideoHeld { endpoint_id: EndpointId, tracks: Vec<TrackId> },
+    #[serde(rename = "video.released")]
+    VideoReleased { endpoint_id: EndpointId, tracks: Vec<TrackId> },
+    #[serde(rename = "track.refused")]
+    TrackRefused { endpoint_id: EndpointId, track_id: TrackId, mime_type: String },
+    #[serde(rename = "track.demand")]
+    TrackDemand { endpoint_id: EndpointId, track_id: TrackId, encodings: u8 },
+    #[serde(rename = "message")]
+    Message {
+        /// Absent: the application.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        from: Option<ParticipantId>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        topic: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+        /// It names its receivers; otherwise it is for everyone else.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        direct: bool,
+        /// `data` is base64 of bytes.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        binary: bool,
+        data: serde_json::Value,
+    },
+    #[serde(rename = "quality.changed")]
+    QualityChanged { participants: Vec<ParticipantQuality> },
     #[serde(rename = "offer")]
     Offer { endpoint_id: EndpointId, revision: u64, sdp: String, tracks: Vec<SubscribedTrack> },
     #[serde(rename = "candidates")]
@@ -137,6 +176,21 @@ impl From<EventBody> for EventBodyView {
             EventBody::TrackUnmuted { participant_id, track_id, by_admin } => {
                 Self::TrackUnmuted { participant_id, track_id, by_admin }
             }
+            EventBody::SpeakersChanged { speakers } => Self::SpeakersChanged { speakers },
+            EventBody::VideoSuspended { endpoint_id, tracks } => Self::VideoSuspended { endpoint_id, tracks },
+            EventBody::VideoResumed { endpoint_id, tracks } => Self::VideoResumed { endpoint_id, tracks },
+            EventBody::VideoHeld { endpoint_id, tracks } => Self::VideoHeld { endpoint_id, tracks },
+            EventBody::VideoReleased { endpoint_id, tracks } => Self::VideoReleased { endpoint_id, tracks },
+            EventBody::TrackRefused { endpoint_id, track_id, mime_type } => {
+                Self::TrackRefused { endpoint_id, track_id, mime_type }
+            }
+            EventBody::TrackDemand { endpoint_id, track_id, encodings } => {
+                Self::TrackDemand { endpoint_id, track_id, encodings }
+            }
+            EventBody::Message { from, topic, id, direct, binary, data } => {
+                Self::Message { from, topic, id, direct, binary, data }
+            }
+            EventBody::QualityChanged { participants } => Self::QualityChanged { participants },
             EventBody::Offer { endpoint_id, revision, sdp, tracks } => {
                 Self::Offer { endpoint_id, revision, sdp, tracks }
             }

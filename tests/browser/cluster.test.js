@@ -1,7 +1,11 @@
 /** 2 API and 2 worker processes over RabbitMQ and MongoDB; consecutive requests of one client alternate between the APIs. */
 
+import { admin } from './admin.js';
+import { chat } from './chat.js';
 import { failures } from './failures.js';
-import { scenarios } from './scenarios.js';
+import { rooms } from './rooms.js';
 
-scenarios('cluster');
+rooms('cluster');
 failures('cluster');
+chat('cluster');
+admin('cluster');

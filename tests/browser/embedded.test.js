@@ -1,7 +1,13 @@
 /** Everything in one process, on the embedded broker and store. */
 
+import { admin } from './admin.js';
+import { chat } from './chat.js';
 import { failures } from './failures.js';
-import { scenarios } from './scenarios.js';
+import { media } from './media.js';
+import { rooms } from './rooms.js';
 
-scenarios('embedded');
+rooms('embedded');
+media();
 failures('embedded');
+chat('embedded');
+admin('embedded');

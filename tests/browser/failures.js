@@ -1,21 +1,20 @@
 /** What people in a room notice when things break, in any deployment shape: run by embedded.test.js and cluster.test.js. */
 
 import assert from 'node:assert/strict';
-import { after, afterEach, before, describe, test } from 'node:test';
-import { Deployment } from './support/deployment.js';
+import { describe, test } from 'node:test';
 import { eventually } from './support/eventually.js';
 import { killHost, restartAll } from './support/failover.js';
 import { installMeters, METERED, readGapMeter } from './support/meters.js';
-import { allSeeAndHear, launch, Person } from './support/person.js';
+import { nothingNoticed, startNoticing } from './support/notice.js';
+import { allSeeAndHear } from './support/person.js';
 import { screenshot } from './support/screenshots.js';
+import { PICTURE, stage, TEST_TIMEOUT_MS } from './support/stage.js';
 
-/** The whole of one test; every wait inside is bounded more tightly. */
-const TEST_TIMEOUT_MS = 300_000 * Number(process.env.SWITCHYARD_TEST_PATIENCE ?? 1);
+/** @typedef {import('./support/person.js').Person} Person */
+
 /** What a busy machine and a debug build may take. What a calm machine takes is measured by bench/failover. */
 const RECOVERY_LIMIT_MS = 20_000 * Number(process.env.SWITCHYARD_TEST_PATIENCE ?? 1);
 const GAP_LIMIT_MS = 1000 * Number(process.env.SWITCHYARD_TEST_PATIENCE ?? 1);
-/** Of the screenshots. */
-const PICTURE = { width: 1280, height: 720 };
 
 /** @param {number[]} values */
 const rounded = (values) => values.map((value) => Math.round(value)).join(', ');
@@ -23,31 +22,14 @@ const rounded = (values) => values.map((value) => Math.round(value)).join(', ');
 /** @param {'embedded' | 'cluster'} shape */
 export function failures(shape) {
   describe(`failures, ${shape}`, { timeout: 4 * TEST_TIMEOUT_MS }, () => {
-    /** @type {Deployment} */
-    let deployment;
-    /** @type {import('playwright-core').Browser} */
-    let browser;
-    /** @type {Person[]} */
-    let people = [];
-
-    before(async () => {
-      [deployment, browser] = await Promise.all([Deployment.start(shape), launch()]);
-    });
-    after(async () => {
-      await browser?.close();
-      await deployment?.stop();
-    });
-    afterEach(async () => {
-      await Promise.all(people.map((person) => person.close()));
-      people = [];
-    });
+    const on = stage(shape);
+    const { people } = on;
 
     /** Three people in a room, with meters. */
     async function gather() {
-      const { address } = await deployment.room();
+      const { address } = await on.deployment.room();
       for (const name of ['Ada', 'Ben', 'Eve']) {
-        const person = await Person.open(browser, name, name === 'Ada' ? { ...METERED, viewport: PICTURE } : METERED);
-        people.push(person);
+        const person = await on.person(name, name === 'Ada' ? { ...METERED, viewport: PICTURE } : METERED);
         await installMeters(person);
         await person.join(address);
       }
@@ -76,21 +58,19 @@ export function failures(shape) {
 
     if (shape === 'embedded') {
       test('the server is gone until the SDK gives up; its successor knows no such room, and gives a new one', { timeout: TEST_TIMEOUT_MS }, async () => {
-        const ada = await Person.open(browser, 'Ada', { viewport: PICTURE });
-        people.push(ada);
-        await ada.join(`${deployment.url}/#room=lost`);
+        const ada = await on.person('Ada', { viewport: PICTURE });
+        await ada.join(`${on.deployment.url}/#room=lost`);
         await ada.page.locator('.tile.local.has-video').waitFor();
-        await deployment.crashEmbedded();
+        await on.deployment.crashEmbedded();
         await seesItGivenUp(ada, /could not reconnect: the server cannot be reached/i);
-        await deployment.startEmbeddedAgain();
+        await on.deployment.startEmbeddedAgain();
         await ada.page.keyboard.press('Enter');
         await ada.page.locator('#left-screen').waitFor({ state: 'visible' });
         assert.match((await ada.page.locator('#left-heading').textContent()) ?? '', /closed/);
         await ada.page.locator('#rejoin').click();
         await ada.enter();
-        const ben = await Person.open(browser, 'Ben');
-        people.push(ben);
-        await ben.join(`${deployment.url}/#room=lost`);
+        const ben = await on.person('Ben');
+        await ben.join(`${on.deployment.url}/#room=lost`);
         await allSeeAndHear([ada, ben]);
         nothingThrown();
       });
@@ -104,7 +84,7 @@ export function failures(shape) {
       // Muted stays muted, whatever the room goes through.
       await eve.page.locator('#mic').click();
       await ada.page.locator(`.tile.muted[data-participant="${eve.id}"]`).waitFor();
-      const times = await killHost(deployment, people);
+      const times = await killHost(on.deployment, people);
       context.diagnostic(`SIGKILL to media decoded again, each of three: ${rounded(times)} ms`);
       await allSeeAndHear([ada, ben]);
       await eve.sees(ada);
@@ -120,13 +100,13 @@ export function failures(shape) {
 
     test('no media server is left until the SDK gives up; with the next one the button brings everybody back', { timeout: TEST_TIMEOUT_MS }, async () => {
       const [ada] = await gather();
-      const alive = deployment.workers.filter((worker) => worker.ended === undefined);
+      const alive = on.deployment.workers.filter((worker) => worker.ended === undefined);
       await Promise.all(alive.map((worker) => worker.crash()));
       await ada.page.locator('[data-testid=banner][data-state=reconnecting]').waitFor();
       await ada.page.waitForTimeout(500); // the picture fades
       await screenshot(ada.page, 'interruption');
       await Promise.all(people.map((one) => seesItGivenUp(one, /could not reconnect: no media server takes the room/i)));
-      await Promise.all(alive.map(() => deployment.startWorker()));
+      await Promise.all(alive.map(() => on.deployment.startWorker()));
       for (const { page } of people) await page.keyboard.press('Enter');
       await allSeeAndHear(people);
       for (const { page } of people) await page.locator('[data-testid=banner]').waitFor({ state: 'hidden' });
@@ -135,23 +115,13 @@ export function failures(shape) {
 
     test('all media servers restarted under a room that nobody leaves or notices', { timeout: TEST_TIMEOUT_MS }, async (context) => {
       await gather();
-      /** Whatever any page shows that is not "all is well". */
-      for (const { page } of people) {
-        await page.evaluate(() => {
-          /** @type {string[]} */
-          const noticed = [];
-          Object.assign(window, { noticed });
-          window.switchyard.room.on('connectionState', (/** @type {string} */ state) => noticed.push(state));
-          window.switchyard.room.on('trackUnsubscribed', () => noticed.push('unsubscribed'));
-          window.switchyard.room.on('participantLeft', () => noticed.push('left'));
-        });
-      }
-      const { gaps, concealed, seconds } = await restartAll(deployment, people);
+      await startNoticing(people);
+      const { gaps, concealed, seconds } = await restartAll(on.deployment, people);
       context.diagnostic(
         `both restarted in ${seconds.toFixed(1)} s; longest audio gap of each of three: ${rounded(gaps)} ms (${Math.round(concealed)} ms concealed at most)`,
       );
-      for (const { name, page } of people) {
-        assert.deepEqual(await page.evaluate(() => /** @type {any} */ (window).noticed), [], `${name} noticed`);
+      await nothingNoticed(people);
+      for (const { page } of people) {
         assert.equal(await page.evaluate(() => window.switchyard.room.peerConnections.length), 1);
       }
       await allSeeAndHear(people);

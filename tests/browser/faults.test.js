@@ -10,6 +10,7 @@ import { Deployment } from './support/deployment.js';
 import { eventually } from './support/eventually.js';
 import { killHost } from './support/failover.js';
 import { installMeters, METERED, readGapMeter, startGapMeter } from './support/meters.js';
+import { nothingNoticed, startNoticing } from './support/notice.js';
 import { OwnServices } from './support/own-services.js';
 import { allSeeAndHear, launch, Person } from './support/person.js';
 import { pollingClient, Process } from './support/process.js';
@@ -56,23 +57,9 @@ describe('faults', { timeout: 4 * TEST_TIMEOUT_MS }, () => {
     return person.join(address);
   }
 
-  /** From here on whatever any page shows that is not "all is well". */
-  async function listen() {
-    for (const { page } of people) {
-      await page.evaluate(() => {
-        /** @type {string[]} */
-        const noticed = [];
-        Object.assign(window, { noticed });
-        window.switchyard.room.on('connectionState', (/** @type {string} */ state) => noticed.push(state));
-        window.switchyard.room.on('trackUnsubscribed', () => noticed.push('unsubscribed'));
-        window.switchyard.room.on('participantLeft', () => noticed.push('left'));
-      });
-    }
-  }
-
   async function nobodyNoticed() {
-    for (const { name, page, complaints } of people) {
-      assert.deepEqual(await page.evaluate(() => /** @type {any} */ (window).noticed), [], `${name} noticed`);
+    await nothingNoticed(people);
+    for (const { name, complaints } of people) {
       // Requests that failed are part of it; an exception in the page is not.
       assert.deepEqual(complaints.filter((complaint) => complaint.startsWith('page:')), [], `${name}'s page`);
     }
@@ -96,7 +83,7 @@ describe('faults', { timeout: 4 * TEST_TIMEOUT_MS }, () => {
     const { address } = await deployment.room();
     for (const name of ['Ada', 'Ben', 'Eve']) await join(name, address);
     await allSeeAndHear(people);
-    await listen();
+    await startNoticing(people);
     for (const person of people) await startGapMeter(person, people.length - 1);
     for (const name of /** @type {const} */ (['broker', 'store', 'both'])) {
       await services.change('kill', name);
@@ -125,7 +112,7 @@ describe('faults', { timeout: 4 * TEST_TIMEOUT_MS }, () => {
       await join(`By ${transport}`, `${deployment.url}/?transport=${transport}#session=${room.id}&token=${room.token}`);
     }
     await allSeeAndHear(people);
-    await listen();
+    await startNoticing(people);
     /** @type {number[]} */
     const times = [];
     for (let round = 0; round < API_KILLS; round += 1) {

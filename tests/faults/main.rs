@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `outages.rs` | RabbitMQ, MongoDB, and both: killed and restarted, stopped for a while |
 //! | `events.rs` | API instances, under readers of all three transports |
+//! | `webhooks.rs` | the API instance that tells receivers |
 //! | `workers.rs` | workers: killed, paused past their lease, back under their old id |
 //! | `attachment.rs` | the change stream, and the history behind it |
 //! | `housekeeping.rs` | nothing: what comes and goes leaves nothing behind |
@@ -25,6 +26,7 @@ mod housekeeping;
 mod outages;
 mod readers;
 mod room;
+mod webhooks;
 mod workers;
 
 /// A number from the environment, or the default.

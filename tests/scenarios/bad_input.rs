@@ -50,7 +50,7 @@ pub async fn what_is_not_json_or_not_expected_is_refused(deployment: &Deployment
         let request = backend.request(Method::POST, path).header("Content-Type", "application/json");
         send(request.body(body.to_owned()))
     };
-    let deep = "[".repeat(100_000);
+    let deep = "[".repeat(10_000);
     for body in
         ["", "{", "null", "[]", "7", "\"text\"", "{\"name\": 7}", "{\"id\": \"ses_1\"}", "\u{0}", &deep]
     {

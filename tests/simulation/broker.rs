@@ -283,6 +283,10 @@ impl Broker for SimBroker {
         result
     }
 
+    async fn waiting(&self, queue: &str) -> BrokerResult<u64> {
+        self.act(|connection, _| at_once(connection.waiting(queue))).await
+    }
+
     async fn open_inbox(&self, queue: &str, options: InboxOptions) -> BrokerResult<Box<dyn Inbox>> {
         let inner = self.act(|connection, _| at_once(connection.open_inbox(queue, options))).await?;
         self.process.note(|| format!("inbox {queue} open"));
@@ -337,10 +341,7 @@ fn send(
 }
 
 fn repeat_later(world: &Arc<World>, queue: String, message: Message) {
-    // Joins and leaves only soon: see "What it found" in docs/SIMULATION.md.
-    let is = |kind: &[u8]| message.body.windows(kind.len()).any(|part| part == kind);
-    let soon = is(b"\"type\":\"join\"") || is(b"\"type\":\"leave\"");
-    let (world, delay) = (world.clone(), world.random().millis(1, if soon { 150 } else { 1_500 }));
+    let (world, delay) = (world.clone(), world.random().millis(1, 1_500));
     tokio::spawn(async move {
         tokio::time::sleep(delay).await;
         let repeated = send(&world, &world.broker, Destination::Queue(&queue), &message);

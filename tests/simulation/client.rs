@@ -314,7 +314,7 @@ impl Client {
                     || {},
                     move |state, context| async move {
                         let caller = Caller::Backend { key_id: KEY.to_owned() };
-                        let wanted = CreateSession { id: Some(session), name: None };
+                        let wanted = CreateSession { id: Some(session), ..CreateSession::default() };
                         sessions::create(&state, &caller, &context, String::new(), wanted).await
                     },
                 )
@@ -357,6 +357,7 @@ impl Client {
                         name: Some("somebody".to_owned()),
                         server_offers: false,
                         offer: Some(OfferBody { sdp: String::new(), tracks }),
+                        ..JoinSession::default()
                     };
                     participants::join(&state, &caller, &context, session, wanted).await
                 }
@@ -373,7 +374,9 @@ impl Client {
                     self.let_go(endpoint, Peer::Closed);
                     return None;
                 }
-                Answer::Refused(Code::EndpointGone | Code::EndpointConflict) | Answer::Unknown => None,
+                // Removed since the token was made: the next try has another.
+                Answer::Refused(Code::EndpointGone | Code::EndpointConflict | Code::TokenRevoked)
+                | Answer::Unknown => None,
                 // Its record goes some time after it has ended.
                 Answer::Refused(Code::SessionNotFound) => {
                     if !self.world.ledger().ended.contains(&self.session) {
@@ -563,7 +566,7 @@ impl Client {
                     self.world.ledger().muted.insert(track, muted);
                 }
             }
-            Answer::Refused(Code::EndpointGone) => return Some(Over::Rejoin),
+            Answer::Refused(Code::EndpointGone | Code::TokenRevoked) => return Some(Over::Rejoin),
             Answer::Refused(Code::SessionClosed | Code::ParticipantNotFound) => return Some(Over::Rejoin),
             Answer::Refused(code) => self.world.violated(format!("{what} was refused: {code:?}")),
             // Whether it is muted nobody knows.

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use common::broker::{Destination, Message};
 use common::model::{
-    CommandId, EndpointId, EventId, ParticipantId, Session, SessionId, SessionState, TimelineEntry, TrackId,
+    CommandId, EndpointId, EndpointState, EventId, ParticipantId, Session, SessionId, SessionState,
+    TimelineEntry, TrackId,
 };
 
 /// The events of one endpoint.
@@ -144,7 +145,12 @@ impl Ledger {
         if let Some((_, pipeline)) = twice {
             return Some(format!("{}: {} is there twice", session.id, pipeline.id));
         }
-        None
+        let open = session.participants.iter().filter_map(|participant| participant.endpoint.as_ref());
+        let mut open = open.filter(|endpoint| endpoint.state != EndpointState::Closed);
+        let homeless = open.find(|endpoint| !session.has_pipeline(endpoint.pipeline_id));
+        homeless.map(|endpoint| {
+            format!("{}: {} is on {}, which is gone", session.id, endpoint.id, endpoint.pipeline_id)
+        })
     }
 
     pub fn joined(&mut self, command: CommandId) {
@@ -165,8 +171,8 @@ impl Ledger {
 
     /// Timeline entries on their way; each command does each thing once.
     pub fn noted(&mut self, entries: &[TimelineEntry]) -> Vec<String> {
-        // Joins and leaves are not among them: see "What it found" in docs/SIMULATION.md.
-        const ONCE: [&str; 3] = ["session.created", "track.muted", "track.unmuted"];
+        const ONCE: [&str; 5] =
+            ["session.created", "participant.joined", "participant.left", "track.muted", "track.unmuted"];
         let mut violations = Vec::new();
         for entry in entries.iter().filter(|entry| ONCE.contains(&entry.what.as_str())) {
             let Some(command) = entry.cause.command_id else { continue };

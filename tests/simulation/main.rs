@@ -112,7 +112,11 @@ fn a_seed_is_the_same_schedule_every_time() {
 }
 
 fn is_found(sabotage: Sabotage) {
-    let (failed, done) = explore(1, 400, 1, Some(sabotage));
+    is_found_among(400, sabotage);
+}
+
+fn is_found_among(schedules: u64, sabotage: Sabotage) {
+    let (failed, done) = explore(1, schedules, 1, Some(sabotage));
     assert!(!failed.is_empty(), "{done} schedules did not notice {sabotage:?}");
 }
 
@@ -129,6 +133,22 @@ fn it_is_noticed_when_the_change_stream_is_silent() {
 #[test]
 fn it_is_noticed_when_an_event_misses_a_queue() {
     is_found(Sabotage::FanoutIncomplete);
+}
+
+#[test]
+fn it_is_noticed_when_nobody_remembers_which_joins_were_done() {
+    is_found(Sabotage::JoinsForgotten);
+}
+
+#[test]
+fn it_is_noticed_when_nobody_remembers_which_leaves_were_done() {
+    is_found_among(4_000, Sabotage::LeavesForgotten);
+}
+
+#[test]
+fn it_is_noticed_when_a_participant_is_stored_in_a_later_epoch() {
+    // A join must be overtaken by a change of its session's place.
+    is_found_among(4_000, Sabotage::EpochIgnored);
 }
 
 #[test]

@@ -9,8 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use common::message::{Answer, Candidate, Offer, SubscribedTrack};
-use common::model::{EndpointId, ParticipantId, PipelineId, Track, TrackId, TrackKind, WorkerLoad};
+use common::message::{Answer, Candidate, EndpointStats, Offer, SubscribedTrack, TransportStats, Wish};
+use common::model::{
+    EndpointId, EndpointState, NetworkSummary, ParticipantId, PipelineId, Quality, SessionSettings, Track,
+    TrackId, TrackKind, WorkerLoad,
+};
+use common::time::UnixMillis;
 use media_worker::MeasureLoad;
 use media_worker::media::{
     CloseCause, ConnectionState, MediaControl, MediaError, MediaEvent, MediaStats, Negotiated, OpenEndpoint,
@@ -253,6 +257,12 @@ impl MediaControl for SimMedia {
 
     async fn open_endpoint(&self, open: OpenEndpoint) -> Result<(), MediaError> {
         self.hop().await?;
+        // A media thread under load does this in its turn, and the session may be placed anew meanwhile.
+        let world = self.process.world();
+        if world.befalls(2 * world.weather.slow) {
+            let turn = world.random().millis(1, 1_500);
+            tokio::time::sleep(turn).await;
+        }
         let endpoint = Endpoint {
             open,
             revision: 0,
@@ -332,6 +342,39 @@ impl MediaControl for SimMedia {
             let track = track.ok_or(MediaError::TrackNotFound)?;
             track.muted = muted;
             Ok(track.clone())
+        })
+    }
+
+    async fn set_wish(
+        &self,
+        endpoint_id: EndpointId,
+        _track_id: TrackId,
+        _wish: Wish,
+    ) -> Result<(), MediaError> {
+        self.hop().await?;
+        self.with(endpoint_id, |_| Ok(()))
+    }
+
+    async fn set_settings(&self, _: PipelineId, _: &SessionSettings) {}
+
+    async fn endpoint_stats(&self, endpoint_id: EndpointId) -> Result<EndpointStats, MediaError> {
+        self.hop().await?;
+        self.with(endpoint_id, |endpoint| {
+            Ok(EndpointStats {
+                endpoint_id,
+                timestamp: UnixMillis::now(),
+                state: match endpoint.state {
+                    State::New { .. } => EndpointState::New,
+                    State::Connected | State::Silent { .. } => EndpointState::Connected,
+                    State::Disconnected { .. } => EndpointState::Disconnected,
+                },
+                quality: Quality::default(),
+                score: None,
+                transport: TransportStats::default(),
+                published: Vec::new(),
+                subscribed: Vec::new(),
+                summary: NetworkSummary::new(endpoint_id),
+            })
         })
     }
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use common::model::{
-    EndpointId, EndpointState, Participant, ParticipantId, Pipeline, PipelineId, RunId, Session, SessionId,
-    TimelineEntry, Track, TrackId, Worker, WorkerId,
+    CommandId, EndpointId, EndpointState, EventId, InstanceId, Participant, ParticipantId, Pipeline,
+    PipelineId, Rating, RunId, Session, SessionId, SessionSettings, TimelineEntry, Track, TrackId, Worker,
+    WorkerId,
 };
 use common::store::{
     Guarded, Inserted, Outlined, RemoveIf, ResumeToken, SessionChange, SessionFilter, SessionOutline,
@@ -212,8 +213,19 @@ impl Store for SimStore {
             let endpoint = participant.endpoint.as_ref().map(|endpoint| endpoint.id.to_string());
             format!("put {} {} epoch {epoch}", participant.id, endpoint.unwrap_or_default())
         };
+        let sabotage = self.process.world().sabotage;
         let call = async {
-            let put = store.put_participant(session, epoch, participant).await;
+            let epoch = match (sabotage, store.session(session).await?) {
+                (Some(Sabotage::EpochIgnored), Some(now)) => now.epoch,
+                _ => epoch,
+            };
+            let put = match sabotage {
+                Some(Sabotage::JoinsForgotten) => {
+                    let other = Participant { command_id: CommandId::new(), ..participant.clone() };
+                    store.put_participant(session, epoch, &other).await
+                }
+                _ => store.put_participant(session, epoch, participant).await,
+            };
             if let Ok(Guarded::Applied(_)) = &put {
                 self.process.world().ledger().joined(participant.command_id);
             }
@@ -263,10 +275,37 @@ impl Store for SimStore {
         session: SessionId,
         participant: ParticipantId,
         only_if: RemoveIf,
+        by: Option<CommandId>,
     ) -> StoreResult<Guarded> {
         let store = self.store();
-        let what = || format!("remove {participant} if {only_if:?}");
-        self.write(store.remove_participant(session, participant, only_if), what).await
+        let what = || format!("remove {participant} if {only_if:?} by {by:?}");
+        let by = by.filter(|_| self.process.world().sabotage != Some(Sabotage::LeavesForgotten));
+        self.write(store.remove_participant(session, participant, only_if, by), what).await
+    }
+
+    async fn revoke(
+        &self,
+        session: SessionId,
+        participant: ParticipantId,
+        at: UnixMillis,
+    ) -> StoreResult<Guarded> {
+        let store = self.store();
+        self.write(store.revoke(session, participant, at), || format!("revoke {participant}")).await
+    }
+
+    async fn note_done(&self, session: SessionId, command: CommandId) -> StoreResult<Guarded> {
+        let store = self.store();
+        self.write(store.note_done(session, command), || format!("done {command}")).await
+    }
+
+    async fn set_settings(
+        &self,
+        session: SessionId,
+        settings: &SessionSettings,
+        by: CommandId,
+    ) -> StoreResult<Guarded> {
+        let store = self.store();
+        self.write(store.set_settings(session, settings, by), || format!("settings by {by}")).await
     }
 
     async fn close_session(&self, session: SessionId, at: UnixMillis) -> StoreResult<Guarded> {
@@ -386,6 +425,67 @@ impl Store for SimStore {
     ) -> StoreResult<Vec<TimelineEntry>> {
         let store = self.store();
         self.read(store.timeline(session, after, limit)).await
+    }
+
+    async fn sessions_owed(
+        &self,
+        to: &str,
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> StoreResult<Vec<SessionId>> {
+        let store = self.store();
+        self.read(store.sessions_owed(to, after, limit)).await
+    }
+
+    async fn owed(&self, to: &str, session: SessionId, limit: usize) -> StoreResult<Vec<TimelineEntry>> {
+        let store = self.store();
+        self.read(store.owed(to, session, limit)).await
+    }
+
+    async fn settle_owed(&self, to: &str, entry: EventId, given_up: bool) -> StoreResult<bool> {
+        let store = self.store();
+        self.write(store.settle_owed(to, entry, given_up), || format!("settle {entry}")).await
+    }
+
+    async fn given_up(
+        &self,
+        to: &[String],
+        after: Option<EventId>,
+        limit: usize,
+    ) -> StoreResult<Vec<TimelineEntry>> {
+        let store = self.store();
+        self.read(store.given_up(to, after, limit)).await
+    }
+
+    async fn owe_again(&self, to: &str, entry: EventId, since: UnixMillis) -> StoreResult<bool> {
+        let store = self.store();
+        self.write(store.owe_again(to, entry, since), || format!("owe {entry}")).await
+    }
+
+    async fn take_lease(
+        &self,
+        name: &str,
+        holder: InstanceId,
+        now: UnixMillis,
+        until: UnixMillis,
+    ) -> StoreResult<bool> {
+        let store = self.store();
+        self.write(store.take_lease(name, holder, now, until), || format!("lease {name}")).await
+    }
+
+    async fn put_rating(&self, rating: &Rating) -> StoreResult<bool> {
+        let store = self.store();
+        self.write(store.put_rating(rating), || format!("rating of {}", rating.participant_id)).await
+    }
+
+    async fn ratings(
+        &self,
+        session: SessionId,
+        after: Option<ParticipantId>,
+        limit: usize,
+    ) -> StoreResult<Vec<Rating>> {
+        let store = self.store();
+        self.read(store.ratings(session, after, limit)).await
     }
 
     fn connected(&self) -> watch::Receiver<bool> {

@@ -32,6 +32,12 @@ pub enum Sabotage {
     FanoutIncomplete,
     /// Of two events that wait in a user queue, the second comes first.
     Reordered,
+    /// The store does not remember which joins were done.
+    JoinsForgotten,
+    /// Nor which leaves.
+    LeavesForgotten,
+    /// A participant is stored whatever the session's epoch is by then.
+    EpochIgnored,
 }
 
 /// How rough a schedule is besides its great faults.

@@ -80,7 +80,35 @@ fn without_api_keys_a_development_key_is_made_and_said() {
     assert!(process.line("switchyard: no API keys are set").contains("loopback only"));
     let key = process.line("switchyard: development key for this run: ");
     assert!(key.split_once(':').is_some_and(|(_, secret)| secret.len() >= 32), "{key}");
+    let link = process.line("switchyard: admin page, for an hour: ");
+    assert!(link.starts_with(&format!("{url}/admin/#token=")), "{link}");
     assert!(process.stop().success());
+}
+
+#[tokio::test]
+async fn an_admin_link_is_signed_without_asking_anybody_and_opens_the_running_server() {
+    let keys = ["--api-keys", "app:an-applications-secret,ops:an-operators-secret"];
+    let arguments = [keys[0], keys[1], "--operator-keys", "ops"];
+    let mut process = Process::start(
+        "operated",
+        &[&arguments[..], &["--listen", "127.0.0.1:0", "--media-port", "0"]].concat(),
+        &[],
+    );
+    let url = process.url();
+    let link = |more: &[&str]| {
+        let output = run_to_end(&[&["admin-link", "--public-url", &url][..], more].concat(), &[]);
+        (output.status.code(), output.stdout.trim().to_owned(), output.stderr)
+    };
+    let (status, signed, _) = link(&arguments);
+    assert_eq!(status, Some(0));
+    let token = signed.strip_prefix(&format!("{url}/admin/#token=")).expect("a link to the admin page");
+    let asked = reqwest::Client::new().get(format!("{url}/v1/workers")).bearer_auth(token).send();
+    assert_eq!(asked.await.unwrap().status(), 200);
+    // Without an operator's key there is nobody to sign it.
+    let (status, printed, message) = link(&keys);
+    assert_eq!((status, printed.as_str()), (Some(EX_CONFIG), ""));
+    assert!(message.contains("operator_keys"), "{message}");
+    assert!(tokio::task::spawn_blocking(move || process.stop()).await.unwrap().success());
 }
 
 #[test]

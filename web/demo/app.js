@@ -5,6 +5,7 @@ import { Devices } from './devices.js';
 import { byId, setMessage, showScreen } from './dom.js';
 import { findEntrance } from './link-source.js';
 import { Lobby } from './lobby.js';
+import { Rating } from './rating.js';
 import { RoomView } from './room-view.js';
 
 /** @type {Record<string, [heading: string, text: string]>} */
@@ -15,6 +16,9 @@ const ENDINGS = {
   taken_over: ['You are here already', 'You joined this room in another place with the same link.'],
   unauthorized: ['Your link is no longer valid', 'Ask for a new one.'],
 };
+
+/** Endings after which there is something to say about the call, and a token to say it with. */
+const RATED = new Set(['left', 'removed', 'session_closed']);
 
 /** @type {Record<string, string>} */
 const REFUSALS = {
@@ -34,6 +38,7 @@ Object.assign(window, { switchyard: exposed });
 
 const devices = new Devices();
 const lobby = new Lobby(devices, join);
+const rating = new Rating();
 /** @type {import('./link-source.js').Entrance | null} */
 let entrance = null;
 
@@ -45,6 +50,7 @@ byId('link-form', HTMLFormElement).addEventListener('submit', openPasted);
 /** Finds out which room this is, and shows its lobby. */
 async function start() {
   showScreen('lobby');
+  rating.hide();
   // Asking for the room and for the devices takes a while each: at the same time.
   const finding = findEntrance(location.href);
   lobby.show(new URLSearchParams(location.hash.slice(1)).get('room') ?? 'lobby');
@@ -69,11 +75,19 @@ async function join() {
       name: lobby.name,
       tracks: lobby.tracks(),
       transport: forcedTransport(),
+      relayOnly: new URLSearchParams(location.search).has('relay'),
     });
     exposed.room = room;
     lobby.leave();
     showScreen('room');
-    new RoomView(room, devices, entrance, (reason) => end(reason));
+    let wasConnected = room.connectionState === 'connected';
+    room.on('connectionState', (state) => {
+      wasConnected ||= state === 'connected';
+    });
+    new RoomView(room, devices, entrance, (reason) => {
+      end(reason);
+      if (wasConnected && RATED.has(reason)) rating.ask(room);
+    });
   } catch (error) {
     entrance = null; // a demo link may have run out: the next try asks for a new one
     lobby.showError(explain(error));

@@ -1,4 +1,4 @@
-/** The dock: microphone, camera, screen, figures, link, leave; by pointer and by key. */
+/** The dock: microphone, camera, screen, chat, figures, link, leave; by pointer and by key. */
 
 import { byId, icon, make } from './dom.js';
 
@@ -6,7 +6,8 @@ import { byId, icon, make } from './dom.js';
  * @typedef {object} Control
  * @property {string} id of the button
  * @property {string} key
- * @property {() => { label: string, icon: string, pressed?: boolean, off?: boolean, disabled?: boolean }} look
+ * @property {() => { label: string, icon: string, pressed?: boolean, off?: boolean, disabled?: boolean, badge?: string, spoken?: string }} look
+ *   `spoken`: the label with what the badge says
  * @property {() => Promise<void> | void} act
  */
 
@@ -37,7 +38,8 @@ export class Controls {
       const look = control.look();
       button.replaceChildren(icon(look.icon), make('span', 'control-label', look.label));
       button.title = `${look.label} (${control.key.toUpperCase()})`;
-      button.setAttribute('aria-label', look.label);
+      button.setAttribute('aria-label', look.spoken ?? look.label);
+      button.dataset.badge = look.badge ?? '';
       button.setAttribute('aria-keyshortcuts', control.key.toUpperCase());
       if (look.pressed === undefined) button.removeAttribute('aria-pressed');
       else button.setAttribute('aria-pressed', String(look.pressed));

@@ -1,7 +1,9 @@
 /** The room: what the SDK tells, drawn; what the person does, passed on. */
 
 import { Banner } from './banner.js';
+import { Chat, labelOf } from './chat.js';
 import { Controls } from './controls.js';
+import { Publication } from '../sdk/switchyard.js';
 import { byId } from './dom.js';
 import { Grid } from './grid.js';
 import { Sound } from './sound.js';
@@ -24,7 +26,10 @@ export class RoomView {
   #stats;
   #banner;
   #controls;
+  #chat;
   #ended;
+  /** Where each picture is shown, and what ends watching that. @type {Map<object, { element: Element, stop: () => void }>} */
+  #watched = new Map();
 
   /**
    * @param {import('../sdk/switchyard.js').Room} room
@@ -42,6 +47,7 @@ export class RoomView {
     this.#sound = new Sound(() => toast('Click anywhere to hear the others.'));
     this.#stats = new StatsOverlay(room, this.#grid);
     this.#banner = new Banner(() => room.reconnect());
+    this.#chat = new Chat(room, () => this.#controls?.refresh());
     this.#controls = new Controls(this.#actions(), (error) => this.#failed(error));
     this.#listen();
     this.#refresh(room.localParticipant);
@@ -59,17 +65,30 @@ export class RoomView {
     room.on('participantJoined', (participant) => {
       redraw(participant);
       this.#count();
+      this.#chat.refreshPeople();
       if (room.participants.size <= ANNOUNCE_UP_TO) toast(`${participant.name || 'Guest'} joined`);
     });
     room.on('participantLeft', (participant) => {
       this.#grid.remove(participant.id);
       this.#grid.remove(`${participant.id}/screen`);
       this.#count();
+      this.#chat.refreshPeople();
       if (room.participants.size < ANNOUNCE_UP_TO) toast(`${participant.name || 'Guest'} left`);
     });
-    room.on('participantUpdated', redraw);
+    room.on('participantUpdated', (participant) => {
+      redraw(participant);
+      this.#chat.refreshPeople();
+    });
     room.on('trackPublished', (_, participant) => redraw(participant));
-    room.on('trackUnpublished', (_, participant) => redraw(participant));
+    room.on('trackUnpublished', (publication, participant) => {
+      this.#unwatch(publication);
+      redraw(participant);
+    });
+    room.on('trackRefused', (_, participant) => redraw(participant));
+    room.on('videoSuspended', (_, participant) => redraw(participant));
+    room.on('videoResumed', (_, participant) => redraw(participant));
+    room.on('videoHeld', (_, participant) => redraw(participant));
+    room.on('videoReleased', (_, participant) => redraw(participant));
     room.on('trackSubscribed', (_, publication, participant) => {
       this.#playIfAudio(publication);
       redraw(participant);
@@ -90,6 +109,7 @@ export class RoomView {
     }
     room.on('localTrackEnded', (publication) => this.#deviceLost(publication));
     room.on('activeSpeakers', () => this.#drawSpeakers());
+    room.on('qualityChanged', redraw);
     room.on('connectionState', (state) => {
       this.#banner.show(state);
       byId('tiles', HTMLElement).dataset.state = state;
@@ -133,6 +153,22 @@ export class RoomView {
   #show(tile, publication) {
     if (!publication || publication.muted) tile.setVideo(null);
     else tile.setVideo(publication.track, { hold: this.#room.connectionState !== 'disconnected' });
+    const remote = publication instanceof Publication ? publication : null;
+    tile.setMissing(remote && !remote.muted ? missing(remote) : null);
+    if (remote) this.#watch(remote, tile.element);
+  }
+
+  /** No more of a picture comes than its tile can show. @param {Publication} publication @param {Element} element */
+  #watch(publication, element) {
+    if (this.#watched.get(publication)?.element === element) return;
+    this.#unwatch(publication);
+    this.#watched.set(publication, { element, stop: this.#room.observe(publication, element) });
+  }
+
+  /** @param {object} publication */
+  #unwatch(publication) {
+    this.#watched.get(publication)?.stop();
+    this.#watched.delete(publication);
   }
 
   /**
@@ -205,6 +241,15 @@ export class RoomView {
           if (on('screen')) await local.stopScreenShare();
           else await local.startScreenShare();
         },
+      },
+      {
+        id: 'chat-toggle',
+        key: 't',
+        look: () => {
+          const { unread, shown } = this.#chat;
+          return { ...look('Chat', 'chat', shown), badge: unread === 0 ? '' : String(Math.min(unread, 99)), spoken: labelOf(unread) };
+        },
+        act: () => this.#chat.toggle(),
       },
       { id: 'stats', key: 'i', look: () => look('Stats', 'stats', this.#stats.shown), act: () => this.#stats.toggle() },
       { id: 'copy-link', key: 'c', look: () => ({ label: 'Copy link', icon: 'link' }), act: () => this.#copyLink() },
@@ -279,7 +324,9 @@ export class RoomView {
     this.#banner.hide();
     clearToasts();
     this.#controls.remove();
+    this.#chat.remove();
     this.#sound.stopAll();
+    for (const publication of [...this.#watched.keys()]) this.#unwatch(publication);
     this.#grid.clear();
     document.title = 'Switchyard';
     for (const publication of this.#room.localParticipant.tracks.values()) publication.track.stop();
@@ -291,4 +338,11 @@ export class RoomView {
 /** @param {string} label @param {string} iconName @param {boolean} pressed */
 function look(label, iconName, pressed) {
   return { label, icon: iconName, pressed };
+}
+
+/** Why nothing is seen of it, if that is so. @param {Publication} publication */
+function missing({ refused, suspended, held }) {
+  if (refused) return `Your browser cannot play this video (${refused.replace('video/', '')})`;
+  if (held) return 'Shown when they speak';
+  return suspended ? 'Your connection is too slow for this video' : null;
 }

@@ -14,7 +14,9 @@ export class Tile {
   #avatar = make('span', 'avatar');
   #name = make('span', 'tile-name-text');
   #muted = icon('mic-off');
+  #quality = make('span', 'tile-quality');
   #state = make('span', 'tile-state');
+  #suspended = make('span', 'tile-suspended');
   #stats = make('pre', 'tile-stats');
 
   /**
@@ -36,15 +38,20 @@ export class Tile {
     this.#muted.setAttribute('role', 'img');
     this.#muted.setAttribute('aria-label', 'muted');
     this.#stats.hidden = true;
+    this.#suspended.hidden = true;
+    this.#suspended.setAttribute('role', 'status');
 
     const label = make('div', 'tile-name');
-    label.append(this.#muted, this.#name);
-    this.element.append(this.#avatar, this.#video, label, this.#state, this.#stats);
+    this.#quality.append(make('span'), make('span'), make('span'));
+    this.#quality.setAttribute('role', 'img');
+    this.#quality.hidden = source === 'screen';
+    label.append(this.#muted, this.#name, this.#quality);
+    this.element.append(this.#avatar, this.#video, label, this.#state, this.#suspended, this.#stats);
     this.update(participant);
   }
 
-  /** @param {{ id: string, name: string, isLocal: boolean, state?: string }} participant */
-  update({ id, name, isLocal, state }) {
+  /** @param {{ id: string, name: string, isLocal: boolean, state?: string, quality?: import('../sdk/types.js').ConnectionQuality }} participant */
+  update({ id, name, isLocal, state, quality = 'excellent' }) {
     const shown = name || 'Guest';
     this.element.dataset.participant = id;
     this.#avatar.textContent = initials(shown);
@@ -52,6 +59,9 @@ export class Tile {
     this.#avatar.style.backgroundColor = colourOf(id);
     this.#name.textContent =
       this.source === 'screen' ? `${isLocal ? 'Your' : `${shown}’s`} screen` : isLocal ? `${shown} (you)` : shown;
+    this.#quality.dataset.quality = quality;
+    this.#quality.title = `Connection: ${quality}`;
+    this.#quality.setAttribute('aria-label', this.#quality.title);
     const away = state === 'disconnected';
     this.element.classList.toggle('away', away);
     this.#state.textContent = away ? 'Connection lost' : '';
@@ -120,6 +130,13 @@ export class Tile {
   setMuted(muted) {
     this.element.classList.toggle('muted', muted);
     this.#muted.setAttribute('aria-hidden', String(!muted));
+  }
+
+  /** Why there is no picture of what is published, if that is so. @param {string | null} reason */
+  setMissing(reason) {
+    this.element.classList.toggle('suspended', reason !== null);
+    this.#suspended.hidden = reason === null;
+    this.#suspended.textContent = reason ?? '';
   }
 
   /** @param {boolean} speaking */

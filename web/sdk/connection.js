@@ -4,6 +4,8 @@
  */
 
 import { LocalCandidates, RemoteCandidates } from './candidates.js';
+import { DataChannels } from './data-channels.js';
+import { encodingsFor, sendOnly } from './encodings.js';
 import { SwitchyardError } from './errors.js';
 import { Liveness } from './liveness.js';
 import { Negotiator } from './negotiator.js';
@@ -14,6 +16,12 @@ const RESTART_AFTER_MS = 1500;
 const GIVE_UP_AFTER_MS = 9000;
 /** Servers learnt from the join reply come too late for the first gathering; it is repeated if needed. */
 const RELAY_AFTER_MS = 2500;
+/** A relay's credentials that are good for less than this are renewed before they are used again. Milliseconds. */
+const RENEW_BEFORE_MS = 60_000;
+/** Whoever has lost its network cannot ask, and restarts with what it has. Milliseconds. */
+const RENEW_TIMEOUT_MS = 1500;
+/** A path that is silent is not renewed more often than that. Milliseconds. */
+const RENEW_PATH_INTERVAL_MS = 5000;
 /** How often it is looked whether anything arrives. Milliseconds. */
 const LOOK_INTERVAL_MS = 250;
 /** While it stays silent, the server is asked again after this long. Milliseconds. */
@@ -27,6 +35,7 @@ const ASK_INTERVAL_MS = 2000;
  * @property {(publication: LocalPublication) => string} identify a track id for a publication that is new here
  * @property {(error: SwitchyardError, ended: boolean) => void} lost beyond repair here. It is left
  *   open: unless `ended`, media may still flow, and only the way to command it is gone
+ * @property {import('./data-channels.js').DataChannelHooks} data
  */
 
 /** @typedef {import('./publication.js').LocalPublication} LocalPublication */
@@ -40,6 +49,12 @@ export class Connection {
   /** Transceivers that we made, to publish; the server's are never reused for that. */
   /** @type {Map<RTCRtpTransceiver, LocalPublication | null>} */
   #own = new Map();
+  /** In how many encodings each of those sends. @type {WeakMap<RTCRtpTransceiver, number>} */
+  #sizes = new WeakMap();
+  /** How many encodings the server wants of a track, where it said so. @type {Map<string, number>} */
+  #demand = new Map();
+  /** Senders whose encodings are being changed. @type {Set<RTCRtpSender>} */
+  #adjusting = new Set();
   /** Each connection publishes under track ids of its own. @type {Map<LocalPublication, string>} */
   #ids = new Map();
   #closed = false;
@@ -51,6 +66,7 @@ export class Connection {
   #newestSource = 0;
   #arrived = 0;
   #askedAt = -Infinity;
+  #renewedAt = -Infinity;
   #relaysUnused = false;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #restartTimer;
@@ -65,14 +81,15 @@ export class Connection {
   };
 
   /**
-   * @param {RTCIceServer[]} iceServers
+   * @param {{ iceServers: RTCIceServer[], relayOnly?: boolean }} ice
    * @param {import('./participant-api.js').EndpointApi} api
    * @param {ConnectionHooks} hooks
    */
-  constructor(iceServers, api, hooks) {
+  constructor({ iceServers, relayOnly = false }, api, hooks) {
     this.#hooks = hooks;
     this.#api = api;
-    this.peer = new RTCPeerConnection({ bundlePolicy: 'max-bundle', iceServers });
+    this.peer = new RTCPeerConnection({ bundlePolicy: 'max-bundle', iceServers, iceTransportPolicy: relayOnly ? 'relay' : 'all' });
+    this.data = new DataChannels(this.peer, hooks.data);
     this.#remoteCandidates = new RemoteCandidates(this.peer);
     this.#negotiator = new Negotiator(this.peer, {
       sendOffer: (offer) => api.offer(offer),
@@ -129,7 +146,9 @@ export class Connection {
       await this.#negotiator.acceptFirst(reply.answer, reply.tracks);
       this.#remoteCandidates.apply();
       this.#watch();
-      if (this.#relaysUnused) this.#relayTimer = setTimeout(this.#online, RELAY_AFTER_MS);
+      // By relays alone there is nothing else to wait for.
+      const patience = this.peer.getConfiguration().iceTransportPolicy === 'relay' ? 0 : RELAY_AFTER_MS;
+      if (this.#relaysUnused) this.#relayTimer = setTimeout(this.#online, patience);
     }
   }
 
@@ -165,23 +184,47 @@ export class Connection {
 
   /** Offers local changes; see `Negotiator.negotiate`. */
   async negotiate() {
-    // Without any m-line there is nothing to say, and an offer that says nothing is refused.
-    if (this.peer.getTransceivers().length > 0) await this.#negotiator.negotiate();
+    await this.#negotiator.negotiate();
   }
-
 
   /** New ICE credentials and candidates, for a path that changed (RFC 8445, section 9). */
   async restartIce() {
     if (this.#closed || !this.negotiated) return;
     this.#relaysUnused = false;
-    this.peer.restartIce();
     this.#giveUpTimer ??= setTimeout(() => {
       this.#giveUpTimer = undefined;
       if (this.peer.connectionState !== 'connected') {
         this.#lose(new SwitchyardError('out_of_step', 'no path to the media server'));
       }
     }, GIVE_UP_AFTER_MS);
+    await this.#renewCredentials();
+    if (this.#closed) return;
+    this.peer.restartIce();
     await this.negotiate();
+  }
+
+  /** Not again while a restart may still connect. */
+  #renewPath() {
+    const now = performance.now();
+    if (now - this.#renewedAt < RENEW_PATH_INTERVAL_MS) return;
+    this.#renewedAt = now;
+    this.restartIce().catch(() => {});
+  }
+
+  /** The user name of a relay begins with the second at which it expires (docs/API.md). */
+  async #renewCredentials() {
+    const known = this.peer.getConfiguration();
+    const isStale = (known.iceServers ?? []).some(({ username }) => {
+      const expires = /^(\d+):/.exec(username ?? '')?.[1];
+      return expires !== undefined && Number(expires) * 1000 < Date.now() + RENEW_BEFORE_MS;
+    });
+    if (!isStale) return;
+    try {
+      const iceServers = await this.#api.iceServers(AbortSignal.timeout(RENEW_TIMEOUT_MS));
+      if (!this.#closed) this.peer.setConfiguration({ ...known, iceServers });
+    } catch {
+      // Most paths need no relay.
+    }
   }
 
   /** @param {import('./types.js').ServerOffer} offer */
@@ -192,6 +235,26 @@ export class Connection {
   /** @param {RTCIceCandidateInit[]} candidates */
   handleCandidates(candidates) {
     this.#remoteCandidates.add(candidates);
+  }
+
+  /**
+   * The server says how many encodings of one of our tracks anybody watches.
+   * @param {string} trackId
+   * @param {number} encodings from the lowest up
+   */
+  async setDemand(trackId, encodings) {
+    this.#demand.set(trackId, encodings);
+    const publication = [...this.#ids].find(([, id]) => id === trackId)?.[0];
+    const sender = publication && this.senderOf(publication);
+    if (!sender || this.#adjusting.has(sender)) return;
+    this.#adjusting.add(sender);
+    try {
+      await sendOnly(sender, () => this.#demand.get(trackId) ?? Infinity);
+    } catch {
+      // What is sent for nobody costs, and harms nothing else.
+    } finally {
+      this.#adjusting.delete(sender);
+    }
   }
 
   /**
@@ -233,6 +296,7 @@ export class Connection {
     globalThis.removeEventListener?.('online', this.#online);
     this.#localCandidates.close();
     this.#negotiator.close();
+    this.data.close();
     this.peer.close();
   }
 
@@ -255,16 +319,22 @@ export class Connection {
    * @param {LocalPublication} publication
    */
   async #attach(publication) {
+    const sendEncodings = encodingsFor(publication);
+    const sizes = sendEncodings.length || 1;
     for (const [transceiver, user] of this.#own) {
+      if (this.#sizes.get(transceiver) !== sizes) continue; // they are fixed for good
       const free = !user && transceiver.currentDirection === 'inactive' && transceiver.direction === 'inactive';
       if (free && transceiver.receiver.track.kind === publication.kind) {
         this.#own.set(transceiver, publication);
         transceiver.direction = 'sendonly';
         await transceiver.sender.replaceTrack(publication.track);
+        // The track before may have ended unwatched.
+        await sendOnly(transceiver.sender, () => Infinity).catch(() => {});
         return;
       }
     }
-    const transceiver = this.peer.addTransceiver(publication.track, { direction: 'sendonly' });
+    const transceiver = this.peer.addTransceiver(publication.track, { direction: 'sendonly', sendEncodings });
+    this.#sizes.set(transceiver, sizes);
     this.#own.set(transceiver, publication);
   }
 
@@ -326,7 +396,8 @@ export class Connection {
   #watchDtls() {
     if (this.#dtls) return;
     const [transceiver] = this.peer.getTransceivers();
-    this.#dtls = transceiver?.sender.transport ?? transceiver?.receiver.transport ?? null;
+    const { sctp } = this.peer;
+    this.#dtls = transceiver?.sender.transport ?? transceiver?.receiver.transport ?? sctp?.transport ?? null;
     this.#dtls?.addEventListener('statechange', () => {
       const state = this.#dtls?.state;
       if (state !== 'closed' && state !== 'failed') return;
@@ -348,8 +419,10 @@ export class Connection {
     }
     if (!this.#liveness.isSilent(now) || now - this.#askedAt < ASK_INTERVAL_MS) return;
     this.#askedAt = now;
-    if ((await this.#api.probe()) !== 'gone') return; // whatever ails the path, ICE sees to it
-    this.#lose(new SwitchyardError('endpoint_gone', 'the media server is gone'));
+    const answer = await this.#api.probe();
+    if (answer === 'gone') this.#lose(new SwitchyardError('endpoint_gone', 'the media server is gone'));
+    // Commands get there and media does not: it is the path, and the browser may take five seconds more to say so.
+    else if (answer === 'there' && this.#liveness.isSilent(performance.now())) this.#renewPath();
   }
 
   /** By the sources of the receivers, which cost next to nothing to read. */

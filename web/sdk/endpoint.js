@@ -16,6 +16,7 @@ import { EventChannel } from './transport/index.js';
  * @property {(endpoint: Endpoint, tracks: import('./types.js').TrackInfo[]) => void} published
  * @property {(publication: import('./publication.js').LocalPublication) => string} identify
  * @property {(endpoint: Endpoint, error: SwitchyardError, ended: boolean) => void} lost see `ConnectionHooks`
+ * @property {import('./data-channels.js').DataChannelHooks} data
  * @property {(endpoint: Endpoint, event: import('./types.js').ServerEvent) => void} deliver
  * @property {(endpoint: Endpoint, reason: import('./transport/index.js').ChannelEnd) => void} silenced no more events
  */
@@ -36,7 +37,7 @@ export class Endpoint {
 
   /**
    * @param {import('./participant-api.js').ParticipantApi} participant
-   * @param {{ iceServers: RTCIceServer[], transport?: import('./types.js').TransportName }} options
+   * @param {{ iceServers: RTCIceServer[], relayOnly?: boolean, transport?: import('./types.js').TransportName }} options
    * @param {EndpointHooks} hooks
    */
   constructor(participant, options, hooks) {
@@ -44,11 +45,12 @@ export class Endpoint {
     this.#options = options;
     this.#hooks = hooks;
     this.api = new EndpointApi(participant);
-    this.connection = new Connection(options.iceServers, this.api, {
+    this.connection = new Connection(options, this.api, {
       stateChanged: (state) => this.#setUp(state === 'connected'),
       subscribed: (tracks) => hooks.subscribed(this, tracks),
       published: (tracks) => hooks.published(this, tracks),
       identify: hooks.identify,
+      data: hooks.data,
       lost: (error, ended) => {
         this.isLost = true;
         hooks.lost(this, error, ended);
@@ -66,20 +68,22 @@ export class Endpoint {
   }
 
   /**
-   * Joins with an offer of what is published; without anything to publish the server offers.
+   * Joins with an offer of what is published, and of the data channels.
    * @param {Set<import('./publication.js').LocalPublication>} publications
-   * @param {{ name?: string, signal?: AbortSignal, attempts?: number, patience?: number }} options
+   * @param {{ name?: string, lastN?: number, maxBitrate?: number, signal?: AbortSignal, attempts?: number, patience?: number }} options
    */
-  async join(publications, { name, ...options }) {
+  async join(publications, { name, lastN, maxBitrate, ...options }) {
     await this.connection.sync(publications);
-    const offer = publications.size > 0 ? await this.connection.prepareFirst() : undefined;
-    const body = { endpoint_id: this.id, name, server_offers: offer === undefined, offer };
+    const offer = await this.connection.prepareFirst();
+    // What is undefined is not sent: an older server would not know it.
+    const bitrates = maxBitrate === undefined ? undefined : { max_bps: maxBitrate };
+    const body = { endpoint_id: this.id, name, server_offers: false, offer, last_n: lastN, bitrates };
     const reply = await this.#participant.join(body, options);
-    if (offer && !reply.answer) throw new SwitchyardError('out_of_step', 'the join reply has no answer');
+    if (!reply.answer) throw new SwitchyardError('out_of_step', 'the join reply has no answer');
     this.api.joined(reply);
     this.epoch = reply.epoch ?? -1;
     await this.connection.joined(reply);
-    if (!offer) this.isUp = true;
+    if (publications.size === 0) this.isUp = true;
     return reply;
   }
 

@@ -6,7 +6,7 @@
  */
 
 /**
- * @param {'par' | 'end' | 'trk' | 'cmd'} prefix
+ * @param {'par' | 'end' | 'trk' | 'cmd' | 'msg'} prefix
  * @returns {string} for example `trk_0192d3c4-7a5b-7c3e-8f21-0a1b2c3d4e5f`
  */
 export function newId(prefix) {

@@ -48,7 +48,7 @@ export class LocalParticipant extends Participant {
   /**
    * Publishes a track. While the room reconnects it is kept and published with the rejoin.
    * @param {MediaStreamTrack} track stays yours: unpublishing does not stop it
-   * @param {{ source?: import('./types.js').TrackSource, muted?: boolean }} [options]
+   * @param {{ source?: import('./types.js').TrackSource, muted?: boolean, simulcast?: boolean }} [options]
    * @returns {Promise<LocalPublication>} once the server has accepted it
    * @throws {SwitchyardError} `forbidden`, `limit_exceeded`; nothing is published then
    */
@@ -166,12 +166,12 @@ export class LocalParticipant extends Participant {
    * Takes a track up without sending anything: the next offer or join will.
    * @param {import('./types.js').LocalTrackInit} init
    */
-  add({ track, source, muted = false }) {
+  add({ track, source, muted = false, simulcast = true }) {
     if ([...this.#publications].some((publication) => publication.track === track)) {
       throw new TypeError('this track is published already');
     }
     const by = source ?? (track.kind === 'audio' ? 'microphone' : 'camera');
-    const publication = new LocalPublication(this.#issue(), track, by, muted);
+    const publication = new LocalPublication(this.#issue(), track, by, muted, simulcast);
     this.#unused.add(publication.id);
     this.#publications.add(publication);
     this.#watch(publication);

@@ -18,6 +18,7 @@ import { deferred } from './deferred.js';
 import { Endpoint } from './endpoint.js';
 import { SwitchyardError, codeOf } from './errors.js';
 import { Handover } from './handover.js';
+import { Wishes } from './wishes.js';
 
 /** Tries of one rejoin before the person is asked (about half a minute with the back-off between), */
 const REJOIN_ATTEMPTS = 8;
@@ -50,6 +51,7 @@ const FINAL = {
   session_closed: 'session_closed',
   session_not_found: 'session_closed',
   unauthorized: 'unauthorized',
+  token_revoked: 'unauthorized',
   forbidden: 'unauthorized',
 };
 
@@ -59,7 +61,10 @@ const FINAL = {
  * @property {(cause: import('./types.js').InterruptionCause) => void} interrupted media stopped, and is being repaired
  * @property {(error: SwitchyardError) => void} disconnected gave up
  * @property {(reason: string) => void} closed for good
+ * @property {() => void} joined another endpoint counts now
  * @property {(event: import('./types.js').ServerEvent) => void} serverEvent as it came
+ * @property {(data: any) => void} message the event of that name
+ * @property {import('./data-channels.js').DataChannelHooks} data of every connection
  */
 
 /** @typedef {import('./types.js').ServerEvent} ServerEvent */
@@ -92,6 +97,7 @@ export class Membership {
   /** The current endpoint has to be replaced, but its media still flows. */
   #renewing = false;
   #rejoining = false;
+  #wishes = new Wishes();
   #pause = new AbortController();
   /** @type {RTCIceServer[]} */
   #iceServers = [];
@@ -173,6 +179,37 @@ export class Membership {
   }
 
   /**
+   * @param {import('./publication.js').Publication} publication
+   * @param {import('./types.js').Quality} quality
+   */
+  async setQuality(publication, quality) {
+    this.#wishes.setByHand(publication, quality);
+    if (this.#current) await this.#wishes.tell(this.#current, publication);
+  }
+
+  /**
+   * @param {import('./publication.js').Publication} publication
+   * @param {import('./wishes.js').Seen | null} seen
+   */
+  setSeen(publication, seen) {
+    this.#wishes.setSeen(publication, seen);
+    if (this.#current && publication.track) this.#wishes.tell(this.#current, publication).catch(() => {});
+  }
+
+  /** What is wanted of what an endpoint has subscribed to. @param {Endpoint} endpoint @param {string[]} trackIds */
+  #tellWishes(endpoint, trackIds) {
+    for (const publication of this.#roster.publications(trackIds)) {
+      this.#wishes.tell(endpoint, publication).catch(() => {}); // gone again: it is told the next one
+    }
+  }
+
+  /** @param {{ stars: number, comment?: string }} rating of the connection that we have or had last */
+  async rate(rating) {
+    if (!this.#listening) throw new SwitchyardError('closed', 'the room was never joined');
+    await this.#listening.api.rate(rating);
+  }
+
+  /**
    * Leaves for good. The connections stay open for that long: one that ends by itself counts as lost.
    * @param {{ keepalive?: boolean }} [options]
    * @returns {Promise<void>} when the server knows, or after a second
@@ -187,6 +224,7 @@ export class Membership {
 
   /** @param {string} reason */
   close(reason) {
+    this.#api.stop();
     if (this.#state === 'closed') return;
     for (const endpoint of this.#end(reason)) endpoint.close();
   }
@@ -217,7 +255,8 @@ export class Membership {
     this.#joining = endpoint;
     this.#held = [];
     try {
-      const reply = await endpoint.join(this.#local.publications, { name: this.#options.name, ...options });
+      const { name, lastN, maxBitrate } = this.#options;
+      const reply = await endpoint.join(this.#local.publications, { name, lastN, maxBitrate, ...options });
       if (this.#state === 'closed') {
         // Left while the join was on its way. Not after a takeover: the participant is another's by now.
         if (this.#closedBy === 'left') this.#api.leave().catch(() => {});
@@ -247,17 +286,21 @@ export class Membership {
     this.#iceServers = reply.ice_servers;
     this.#local.id = reply.participant.id;
     this.#local.name = reply.participant.name;
+    this.#local.quality = 'excellent'; // of a new connection nothing is known yet
+    this.#hooks.joined();
     if (this.#listening !== before) this.#listening?.close();
     this.#listening = endpoint;
     this.#current = endpoint;
     if (before) this.#retiring.add(before);
     this.#local.published(endpoint.connection, reply.tracks);
     this.#roster.replace(reply.participants);
+    this.#roster.resumeAll(); // what was suspended or held was so on the old one
     endpoint.listen();
     // The ones that we were under another name are nobody's now.
     if (other) for (const old of [...this.#retiring]) this.#retire(old);
     if (this.#retiring.size > 0) this.#handOver(endpoint);
     this.#joined.resolve();
+    this.#hooks.data.writable();
     this.#showState();
     if (endpoint.isLost) this.#lost(endpoint, true);
   }
@@ -289,7 +332,8 @@ export class Membership {
   }
 
   #newEndpoint() {
-    const options = { iceServers: this.#iceServers, transport: this.#options.transport };
+    const { relayOnly, transport } = this.#options;
+    const options = { iceServers: this.#iceServers, relayOnly, transport };
     return new Endpoint(this.#api, options, {
       changed: (endpoint) => {
         if (endpoint === this.#current && endpoint.isUp) this.#fruitless = 0;
@@ -298,11 +342,13 @@ export class Membership {
       subscribed: (endpoint, tracks) => {
         if (!this.endpoints.includes(endpoint)) return;
         this.#roster.subscribed(endpoint, tracks, (mid) => endpoint.connection.receiverOf(mid));
+        this.#tellWishes(endpoint, tracks.map(({ track_id: id }) => id));
       },
       published: (endpoint, tracks) => {
         if (endpoint === this.#current) this.#local.published(endpoint.connection, tracks);
       },
       identify: (publication) => this.#local.identify(publication),
+      data: this.#hooks.data,
       lost: (endpoint, _, ended) => this.#lost(endpoint, ended),
       deliver: (endpoint, event) => this.#deliver(endpoint, event),
       silenced: (endpoint, reason) => this.#silenced(endpoint, reason),
@@ -347,6 +393,7 @@ export class Membership {
     this.#retiring.delete(endpoint);
     this.#roster.drop(endpoint);
     endpoint.close();
+    this.#hooks.data.writable(); // nothing waits for it any more
     this.#showState();
   }
 
@@ -458,7 +505,8 @@ export class Membership {
       this.#move?.awaited.delete(data.participant_id);
       this.#cameAt.delete(data.participant_id);
     }
-    if (type === 'command.completed') endpoint.api.completed(data);
+    if (type === 'message') this.#hooks.message(data); // whichever endpoint brings it: told once by its id
+    else if (type === 'command.completed') endpoint.api.completed(data);
     else if (type === 'session.closed') this.close('session_closed');
     else if (own && data.endpoint_id === endpoint.id) this.#handleEndpoint(endpoint, type, data);
     else if (own || endpoint !== this.#listening) return; // a left-over, or the newer endpoint brings it
@@ -471,6 +519,14 @@ export class Membership {
   #handleEndpoint(endpoint, type, data) {
     if (type === 'offer') endpoint.connection.handleServerOffer(data);
     else if (type === 'candidates') endpoint.connection.handleCandidates(data.candidates);
+    else if (type === 'track.refused') this.#roster.refused(data.track_id, data.mime_type);
+    else if (type === 'track.demand') endpoint.connection.setDemand(data.track_id, data.encodings);
+    else if (type === 'video.suspended' || type === 'video.resumed') {
+      if (endpoint === this.#current) this.#roster.suspended(data.tracks, type === 'video.suspended');
+    }
+    else if (type === 'video.held' || type === 'video.released') {
+      if (endpoint === this.#current) this.#roster.held(data.tracks, type === 'video.held');
+    }
     else if (type === 'endpoint.state' && data.state === 'closed') {
       const ours = this.#joining !== null || Date.now() < this.#uncertainUntil;
       // Someone with the same personal link: going back in would throw them out in turn.

@@ -16,6 +16,7 @@
 
 import { backoff, sleep } from './backoff.js';
 import { SwitchyardError, codeOf } from './errors.js';
+import { describeLocally } from './voice-repair.js';
 
 /** After a collision the server's offer is on its way; without it we offer again after this long. */
 const COLLISION_PATIENCE_MS = 1500;
@@ -37,7 +38,7 @@ const ANSWERED = 'no_offer_pending';
  * @property {(error: SwitchyardError) => void} broken the negotiation cannot go on; called once
  */
 
-/** @typedef {Pick<RTCPeerConnection, 'setLocalDescription' | 'setRemoteDescription' | 'localDescription' | 'signalingState'>} Peer */
+/** @typedef {Pick<RTCPeerConnection, 'createOffer' | 'createAnswer' | 'setLocalDescription' | 'setRemoteDescription' | 'localDescription' | 'signalingState'>} Peer */
 
 export class Negotiator {
   #peer;
@@ -78,7 +79,7 @@ export class Negotiator {
   async prepareFirst() {
     this.#running = true;
     const describe = this.#hooks.describeTracks();
-    await this.#peer.setLocalDescription();
+    await describeLocally(this.#peer);
     return { sdp: this.#localSdp(), tracks: describe() };
   }
 
@@ -154,7 +155,7 @@ export class Negotiator {
     }
     await this.#peer.setRemoteDescription({ type: 'offer', sdp: offer.sdp });
     this.#hooks.subscribed(offer.tracks);
-    await this.#peer.setLocalDescription();
+    await describeLocally(this.#peer);
     if (this.#closed) return;
     await this.#deliver({ sdp: this.#localSdp(), revision: offer.revision });
     this.#completed = offer.revision;
@@ -184,7 +185,7 @@ export class Negotiator {
     const carried = this.#wanting.splice(0);
     const describe = this.#hooks.describeTracks();
     try {
-      await this.#peer.setLocalDescription();
+      await describeLocally(this.#peer);
       const answer = await this.#hooks.sendOffer({
         sdp: this.#localSdp(),
         revision: this.#completed + 1,

@@ -15,6 +15,14 @@ const EARLY_RESULTS = 64;
 const PROBE_SECONDS = 1;
 /** Nor has one whose answer is still on its way then. Milliseconds. */
 const PROBE_TIMEOUT_MS = 1500;
+/** A token is renewed when this part of its life has passed. */
+const RENEWED_AT = 0.8;
+/** Not sooner than that, whatever our clock says; and again after that when it could not be. Milliseconds. */
+const LEAST_RENEWAL_MS = 60_000;
+/** The longest that a timer can wait. Milliseconds. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+/** An endpoint that moves has two for a while. */
+const ENDPOINTS = 2;
 /** Says "no more candidates", which a server that never checks paths itself (ICE lite) may hear at any time. */
 const NO_CANDIDATE = { candidate: '', sdpMid: '0', sdpMLineIndex: 0 };
 
@@ -33,6 +41,10 @@ export class ParticipantApi {
     this.participantId = undefined;
     /** The participant token, once joined. */
     this.token = joinToken;
+    /** Whose destinations are renewed with the token, the latest last. @type {EndpointApi[]} */
+    this.endpoints = [];
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.renewal = undefined;
   }
 
   /** The path of this participant. */
@@ -58,6 +70,7 @@ export class ParticipantApi {
       if (reply.status !== 202) {
         this.participantId = reply.body.participant.id;
         this.token = reply.body.token;
+        this.#renewLater((reply.body.token_expires_at - Date.now()) * RENEWED_AT);
         return reply.body;
       }
       if (Date.now() > deadline) throw new SwitchyardError('expired', 'the join was not completed in time');
@@ -66,10 +79,48 @@ export class ParticipantApi {
   }
 
   /**
+   * Another token before this one expires, and destinations sealed by the key that signs now.
+   */
+  async renew() {
+    try {
+      const bodies = this.endpoints.length > 0 ? this.endpoints.map(({ destination }) => ({ destination })) : [{}];
+      let expiresAt = 0;
+      for (const [index, body] of bodies.entries()) {
+        const reply = await this.api.request('POST', `${this.path}/token`, { body, token: this.token });
+        this.token = reply.body.token;
+        expiresAt = reply.body.token_expires_at;
+        const endpoint = this.endpoints[index];
+        if (endpoint && reply.body.destination) endpoint.destination = reply.body.destination;
+      }
+      if (this.renewal !== undefined) this.#renewLater((expiresAt - Date.now()) * RENEWED_AT);
+    } catch (error) {
+      // Who is not there any more has no token to renew; a join makes one.
+      const over = error instanceof SwitchyardError && error.status >= 400 && error.status < 500;
+      if (this.renewal !== undefined && (!over || error.status === 429)) this.#renewLater(LEAST_RENEWAL_MS);
+    }
+  }
+
+  /** Leaves nothing running. */
+  stop() {
+    clearTimeout(this.renewal);
+    this.renewal = undefined;
+  }
+
+  /** @param {number} milliseconds */
+  #renewLater(milliseconds) {
+    clearTimeout(this.renewal);
+    const wait = Math.min(Math.max(milliseconds || 0, LEAST_RENEWAL_MS), LONGEST_TIMER_MS);
+    this.renewal = setTimeout(() => this.renew(), wait);
+    // In Node.js it would keep the process.
+    /** @type {any} */ (this.renewal).unref?.();
+  }
+
+  /**
    * Leaves. With `keepalive` the browser sends it even when the page is going away.
    * @param {{ keepalive?: boolean }} [options]
    */
   async leave({ keepalive = false } = {}) {
+    this.stop();
     await this.api.request('DELETE', this.path, { token: this.token, keepalive, attempts: keepalive ? 1 : 3 });
   }
 }
@@ -78,7 +129,7 @@ export class ParticipantApi {
 export class EndpointApi {
   #participant;
   /** Opaque, from the join reply. @type {string | undefined} */
-  #destination;
+  destination;
   /** @type {Map<string, (event: { status: number, result: any }) => void>} */
   #waiting = new Map();
   /** @type {Map<string, { status: number, result: any }>} */
@@ -104,7 +155,10 @@ export class EndpointApi {
   /** @param {import('./types.js').JoinReply} reply */
   joined(reply) {
     this.id = reply.endpoint_id;
-    this.#destination = reply.destination;
+    this.destination = reply.destination;
+    const endpoints = this.#participant.endpoints;
+    endpoints.push(this);
+    if (endpoints.length > ENDPOINTS) endpoints.shift();
   }
 
   /**
@@ -139,7 +193,7 @@ export class EndpointApi {
    * @returns {Promise<'there' | 'gone' | 'unknown'>} `unknown`: no answer, or not from the media server
    */
   async probe() {
-    const body = { candidates: [NO_CANDIDATE], destination: this.#destination };
+    const body = { candidates: [NO_CANDIDATE], destination: this.destination };
     const { path, token } = this.#participant;
     const signal = AbortSignal.timeout(PROBE_TIMEOUT_MS);
     try {
@@ -158,6 +212,43 @@ export class EndpointApi {
    */
   setMuted(trackId, muted) {
     return this.#command('PATCH', `/tracks/${encodeURIComponent(trackId)}`, { muted });
+  }
+
+  /**
+   * @param {string} trackId
+   * @param {import('./types.js').Quality} quality
+   * @returns {Promise<void>}
+   */
+  setQuality(trackId, { paused, maxEncoding, maxSpatial, maxTemporal, priority, shown }) {
+    const layers = { max_encoding: maxEncoding, max_spatial: maxSpatial, max_temporal: maxTemporal };
+    const body = { paused, ...layers, priority, shown };
+    return this.#command('PATCH', `/subscriptions/${encodeURIComponent(trackId)}`, body);
+  }
+
+  /**
+   * The ICE servers with fresh credentials.
+   * @param {AbortSignal} signal
+   * @returns {Promise<RTCIceServer[]>}
+   */
+  async iceServers(signal) {
+    const { token, path } = this.#participant;
+    return (await this.api.request('GET', `${path}/ice-servers`, { token, attempts: 1, signal })).body.ice_servers;
+  }
+
+  /** @returns {Promise<import('./types.js').ServerStats>} */
+  async stats() {
+    const { token, path } = this.#participant;
+    const query = this.destination === undefined ? '' : `?${new URLSearchParams({ destination: this.destination })}`;
+    return (await this.api.request('GET', `${path}/stats${query}`, { token, attempts: 1 })).body;
+  }
+
+  /**
+   * Nobody listens for its completion when we have left: a 202 is as good as done.
+   * @param {{ stars: number, comment?: string }} rating
+   */
+  async rate({ stars, comment }) {
+    const { token, path } = this.#participant;
+    await this.api.request('POST', `${path}/rating`, { body: { stars, comment, destination: this.destination }, token });
   }
 
   /**
@@ -181,7 +272,7 @@ export class EndpointApi {
    */
   async #command(method, subpath, body) {
     const { token, path } = this.#participant;
-    const full = { ...body, destination: this.#destination };
+    const full = { ...body, destination: this.destination };
     const reply = await this.api.request(method, path + subpath, { body: full, token });
     return reply.status === 202 ? this.#completion(reply.body.command_id) : reply.body;
   }

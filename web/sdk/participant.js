@@ -10,6 +10,8 @@ export class Participant {
     /** @type {'joined' | 'connected' | 'disconnected'} */
     this.state = 'joined';
     this.speaking = false;
+    /** How good its connection is, as the server says; `excellent` until it says otherwise. @type {import('./types.js').ConnectionQuality} */
+    this.quality = 'excellent';
   }
 
   /** @returns {false | true} */

@@ -12,6 +12,12 @@ export class Publication {
     this.kind = kind;
     this.source = source;
     this.muted = muted;
+    /** What this browser cannot decode it for, such as `video/AV1`. @type {string | null} */
+    this.refused = null;
+    /** Our way to the server carries too little for it: nothing comes until that has changed. */
+    this.suspended = false;
+    /** A camera that the server leaves out of a large room, because others spoke later, until its owner speaks or we pin it. */
+    this.held = false;
     /** What to play: set while subscribed. @type {MediaStreamTrack | null} */
     this.track = null;
     /** The m-line that carries it to us. @type {string | null} */
@@ -29,14 +35,17 @@ export class LocalPublication {
    * @param {MediaStreamTrack} track
    * @param {import('./types.js').TrackSource} source
    * @param {boolean} muted
+   * @param {boolean} [simulcast]
    */
-  constructor(id, track, source, muted) {
+  constructor(id, track, source, muted, simulcast = true) {
     /** Changes when we join again; to the others it stays the same publication. */
     this.id = id;
     this.kind = /** @type {import('./types.js').TrackKind} */ (track.kind);
     this.track = track;
     this.source = source;
     this.muted = muted;
+    /** Whether a large picture is sent in several sizes at once. */
+    this.simulcast = simulcast;
     /** Where `id` is known. @type {import('./connection.js').Connection | null} */
     this.home = null;
     /** What the server was last told there; it differs from `muted` only while a request is on its way. */

@@ -12,17 +12,20 @@
  * from then on.
  */
 
+import { ActiveSpeakers } from './active-speakers.js';
 import { Api } from './api.js';
 import { Emitter } from './emitter.js';
 import { LevelReader } from './levels.js';
 import { parseJoinLink } from './link.js';
 import { LocalParticipant } from './local-participant.js';
+import { fromEvent } from './frames.js';
 import { openTracks } from './media.js';
 import { Membership } from './membership.js';
+import { Messages } from './messages.js';
 import { ParticipantApi } from './participant-api.js';
 import { Roster } from './roster.js';
-import { Speakers } from './speakers.js';
 import { StatsReader } from './stats.js';
+import { watchVisibility } from './visibility.js';
 
 const SPEAKER_INTERVAL_MS = 200;
 
@@ -44,14 +47,22 @@ const SPEAKER_INTERVAL_MS = 200;
  *   another two seconds
  * @property {[Publication | LocalPublication, RemoteParticipant | LocalParticipant]} trackMuted
  * @property {[Publication | LocalPublication, RemoteParticipant | LocalParticipant]} trackUnmuted
+ * @property {[Publication, RemoteParticipant]} trackRefused this browser cannot decode it (`publication.refused`)
+ * @property {[Publication, RemoteParticipant]} videoSuspended our way to the server carries too little for it
+ * @property {[Publication, RemoteParticipant]} videoResumed
+ * @property {[Publication, RemoteParticipant]} videoHeld others spoke later, and the session shows only the last who did
+ * @property {[Publication, RemoteParticipant]} videoReleased
  * @property {[LocalPublication]} localTrackPublished
  * @property {[LocalPublication]} localTrackUnpublished
  * @property {[LocalPublication]} localTrackReplaced
  * @property {[LocalPublication]} localTrackEnded its device went away
- * @property {[(RemoteParticipant | LocalParticipant)[]]} activeSpeakers loudest first
+ * @property {[(RemoteParticipant | LocalParticipant)[]]} activeSpeakers who leads first
+ * @property {[RemoteParticipant | LocalParticipant]} qualityChanged how good a connection is, ours too
  * @property {[import('./types.js').ConnectionState]} connectionState
  * @property {[import('./types.js').InterruptionCause]} interrupted media stopped, the SDK repairs it
  * @property {[import('./errors.js').SwitchyardError]} disconnected gave up; `reconnect()` tries anew
+ * @property {[import('./types.js').Message]} message from another participant, or from the application
+ * @property {[]} messagesMissed we did not keep up with reliable messages: some are missing before the next one
  * @property {[import('./types.js').ServerEvent]} serverEvent every event as the server sent it, for diagnosis
  * @property {[string]} closed why: `left`, `removed`, `session_closed`, `taken_over`, `unauthorized`
  */
@@ -63,7 +74,9 @@ export class Room extends Emitter {
   /** @type {Membership} */
   #membership;
   #levels = new LevelReader();
-  #speakers = new Speakers();
+  #speakers = new ActiveSpeakers();
+  /** @type {Messages} */
+  #messages;
   /** @type {ReturnType<typeof setInterval> | undefined} */
   #speakerTimer;
   #pageHidden = () => {
@@ -85,7 +98,9 @@ export class Room extends Emitter {
     const room = new Room(api, options);
     const opened = await openTracks(options);
     try {
-      for (const init of [...opened.inits, ...(options.tracks ?? [])]) room.localParticipant.add(init);
+      for (const init of [...opened.inits, ...(options.tracks ?? [])]) {
+        room.localParticipant.add({ simulcast: options.simulcast, ...init });
+      }
       await room.#membership.join({ signal: options.signal });
       if (room.connectionState !== 'closed') room.#speakerTimer = setInterval(() => room.#listen(), SPEAKER_INTERVAL_MS);
     } catch (error) {
@@ -115,6 +130,11 @@ export class Room extends Emitter {
       trackSwitched: (...args) => this.emit('trackSwitched', ...args),
       trackMuted: (publication, participant) => this.emit('trackMuted', publication, participant),
       trackUnmuted: (publication, participant) => this.emit('trackUnmuted', publication, participant),
+      trackRefused: (publication, participant) => this.emit('trackRefused', publication, participant),
+      videoSuspended: (publication, participant) => this.emit('videoSuspended', publication, participant),
+      videoResumed: (publication, participant) => this.emit('videoResumed', publication, participant),
+      videoHeld: (publication, participant) => this.emit('videoHeld', publication, participant),
+      videoReleased: (publication, participant) => this.emit('videoReleased', publication, participant),
     });
     this.localParticipant = new LocalParticipant(options.name ?? '', {
       connection: () => this.#membership.current?.connection ?? null,
@@ -125,15 +145,34 @@ export class Room extends Emitter {
       mutedChanged: (publication) =>
         this.emit(publication.muted ? 'trackMuted' : 'trackUnmuted', publication, this.localParticipant),
     });
+    this.#messages = new Messages(
+      () => this.#membership.endpoints.map(({ connection }) => connection.data),
+      ({ from, topic, direct = false, data }) => {
+        if (from !== undefined && from === this.localParticipant.id) return;
+        const participant = from === undefined ? undefined : this.participants.get(from);
+        this.emit('message', { data, from, participant, topic, direct });
+      },
+    );
     const people = { roster: this.#roster, local: this.localParticipant };
     this.#membership = new Membership(api, people, options, {
       stateChanged: (state) => this.emit('connectionState', state),
       interrupted: (cause) => this.emit('interrupted', cause),
       disconnected: (error) => this.emit('disconnected', error),
-      serverEvent: (event) => this.emit('serverEvent', event),
+      joined: () => this.#speakers.forget(),
+      message: (data) => this.#messages.handle(fromEvent(data)),
+      data: {
+        received: (message) => this.#messages.handle(message),
+        writable: () => this.#messages.flush(),
+        missed: () => this.emit('messagesMissed'),
+      },
+      serverEvent: (event) => {
+        this.emit('serverEvent', event);
+        this.#handle(event);
+      },
       closed: (reason) => {
         globalThis.removeEventListener?.('pagehide', this.#pageHidden);
         clearInterval(this.#speakerTimer);
+        this.#messages.close();
         this.emit('closed', reason);
       },
     });
@@ -174,6 +213,45 @@ export class Room extends Emitter {
   }
 
   /**
+   * Limits what is received of someone's track, or pauses it; each call says everything. It holds until the next call, over
+   * rejoins too.
+   * @param {Publication} publication
+   * @param {import('./types.js').Quality} quality
+   * @returns {Promise<void>} once the server knows; another size comes with its next key frame
+   * @throws {SwitchyardError} `track_not_found` while it is not subscribed
+   */
+  setQuality(publication, quality) {
+    return this.#membership.setQuality(publication, quality);
+  }
+
+  /**
+   * From now on no more comes of someone's video than the element can show, and nothing while nobody sees it. What
+   * `setQuality` says goes before that.
+   * @param {Publication} publication
+   * @param {Element} element the video, or what it fills
+   * @returns {() => void} ends it: everything comes again
+   */
+  observe(publication, element) {
+    const stop = watchVisibility(element, (seen) => this.#membership.setSeen(publication, seen));
+    return () => {
+      stop();
+      this.#membership.setSeen(publication, null);
+    };
+  }
+
+  /**
+   * Says something to everyone else, or to some. Reliable messages wait, up to 1 MiB, while there is no connection; lossy
+   * ones do not.
+   * @param {unknown} data bytes (`ArrayBuffer` or a view), or anything that JSON can say; at most about 60 KiB
+   * @param {import('./messages.js').SendOptions} [options]
+   * @returns {Promise<boolean>} once it is on its way; false: a lossy one that is not
+   * @throws {SwitchyardError} `limit_exceeded` when it is too long, `too_many_requests` when too many wait, `closed`
+   */
+  sendMessage(data, options) {
+    return this.#messages.send(data, options);
+  }
+
+  /**
    * Leaves for good. The tracks that were published stay open: they are the caller's.
    * @returns {Promise<void>} when the server knows, or after a second
    */
@@ -208,6 +286,26 @@ export class Room extends Emitter {
   }
 
   /**
+   * The same connection as the server sees it (`GET …/stats` of docs/API.md).
+   * @returns {Promise<import('./types.js').ServerStats | null>} null while there is no connection
+   * @throws {SwitchyardError}
+   */
+  async serverStats() {
+    return (await this.#membership.current?.api.stats()) ?? null;
+  }
+
+  /**
+   * How the call was, 1 to 5 stars; best after `leave()`. The server keeps it with what it knows of the connection. A later
+   * rating takes the place of an earlier one.
+   * @param {{ stars: number, comment?: string }} rating
+   * @returns {Promise<void>}
+   * @throws {SwitchyardError}
+   */
+  async rate(rating) {
+    await this.#membership.rate(rating);
+  }
+
+  /**
    * @param {import('./endpoint.js').Endpoint} endpoint
    * @param {boolean} publishes an older one sends the same again
    */
@@ -228,10 +326,31 @@ export class Room extends Emitter {
     });
   }
 
+  /** What concerns neither membership nor roster. @param {import('./types.js').ServerEvent} event */
+  #handle({ type, data }) {
+    if (type === 'speakers.changed') this.#showSpeakers(this.#speakers.tell(data.speakers));
+    else if (type === 'quality.changed') {
+      for (const { participant_id: id, quality } of data.participants) this.#setQuality(id, quality);
+    }
+  }
+
+  /** @param {string} id @param {import('./types.js').ConnectionQuality} quality */
+  #setQuality(id, quality) {
+    const participant = id === this.localParticipant.id ? this.localParticipant : this.participants.get(id);
+    if (!participant || participant.quality === quality) return;
+    participant.quality = quality;
+    this.emit('qualityChanged', participant);
+  }
+
   async #listen() {
+    if (this.#speakers.isTold) return;
     const connection = this.#membership.current?.connection ?? null;
     const levels = await this.#levels.read(connection, this.participants.values(), this.localParticipant);
-    const { speaking, changed } = this.#speakers.update(levels, Date.now());
+    this.#showSpeakers(this.#speakers.hear(levels, Date.now()));
+  }
+
+  /** @param {{ speaking: string[], changed: boolean }} speakers */
+  #showSpeakers({ speaking, changed }) {
     if (!changed || this.connectionState === 'closed') return;
     const everyone = [this.localParticipant, ...this.participants.values()];
     for (const participant of everyone) participant.speaking = speaking.includes(participant.id);

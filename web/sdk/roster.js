@@ -39,6 +39,11 @@ const FORMER_IDS = 4;
  * @property {(track: MediaStreamTrack, publication: Publication, participant: RemoteParticipant, before: MediaStreamTrack) => void} trackSwitched
  * @property {(publication: Publication, participant: RemoteParticipant) => void} trackMuted
  * @property {(publication: Publication, participant: RemoteParticipant) => void} trackUnmuted
+ * @property {(publication: Publication, participant: RemoteParticipant) => void} trackRefused
+ * @property {(publication: Publication, participant: RemoteParticipant) => void} videoSuspended
+ * @property {(publication: Publication, participant: RemoteParticipant) => void} videoResumed
+ * @property {(publication: Publication, participant: RemoteParticipant) => void} videoHeld
+ * @property {(publication: Publication, participant: RemoteParticipant) => void} videoReleased
  */
 
 export class Roster {
@@ -85,6 +90,7 @@ export class Roster {
     if (participant) {
       participant.name = info.name;
       participant.state = info.state;
+      participant.quality = 'excellent'; // of a new connection nothing is known yet
       this.#renew(participant, info.tracks);
       this.#events.participantUpdated(participant);
     } else {
@@ -145,6 +151,55 @@ export class Roster {
     publication.muted = muted;
     if (muted) this.#events.trackMuted(publication, participant);
     else this.#events.trackUnmuted(publication, participant);
+  }
+
+  /**
+   * Our way carries too little for these, or enough again.
+   * @param {string[]} trackIds
+   * @param {boolean} suspended
+   */
+  suspended(trackIds, suspended) {
+    for (const [participant, publication] of this.#all()) {
+      if (publication.suspended === suspended || !trackIds.some((id) => isOf(publication, id))) continue;
+      publication.suspended = suspended;
+      if (suspended) this.#events.videoSuspended(publication, participant);
+      else this.#events.videoResumed(publication, participant);
+    }
+  }
+
+  /**
+   * Cameras of whom others have spoken after are left out, or not any more.
+   * @param {string[]} trackIds
+   * @param {boolean} held
+   */
+  held(trackIds, held) {
+    for (const [participant, publication] of this.#all()) {
+      if (publication.held === held || !trackIds.some((id) => isOf(publication, id))) continue;
+      publication.held = held;
+      if (held) this.#events.videoHeld(publication, participant);
+      else this.#events.videoReleased(publication, participant);
+    }
+  }
+
+  /** We cannot decode it. @param {string} trackId @param {string} mimeType */
+  refused(trackId, mimeType) {
+    const found = this.#all().find(([, publication]) => isOf(publication, trackId));
+    if (!found || found[1].refused === mimeType) return;
+    found[1].refused = mimeType;
+    this.#events.trackRefused(found[1], found[0]);
+  }
+
+  /** What was suspended or held on one endpoint is told anew on the next. */
+  resumeAll() {
+    const all = this.#all().map(([, publication]) => publication.id);
+    this.suspended(all, false);
+    this.held(all, false);
+  }
+
+  /** Those with one of these ids. @param {string[]} trackIds */
+  publications(trackIds) {
+    const found = this.#all().filter(([, publication]) => trackIds.includes(publication.id));
+    return found.map(([, publication]) => publication);
   }
 
   /**
@@ -308,6 +363,11 @@ export class Roster {
 function find(participant, trackId) {
   const now = participant.tracks.get(trackId);
   return now ?? [...participant.tracks.values()].find(({ formerIds }) => formerIds.has(trackId));
+}
+
+/** Whether it has or had that id. @param {Publication} publication @param {string} trackId */
+function isOf({ id, formerIds }, trackId) {
+  return id === trackId || formerIds.has(trackId);
 }
 
 /** @param {Feed} feed @param {Publication} publication @returns {Carrier | undefined} */

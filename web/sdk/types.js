@@ -81,6 +81,16 @@
  * @property {any} data
  */
 
+/**
+ * What somebody says, as `message` tells it.
+ * @typedef {object} Message
+ * @property {any} data an `ArrayBuffer`, or what JSON can say
+ * @property {string} [from] participant id; absent: the application
+ * @property {import('./participant.js').RemoteParticipant} [participant] who that is, while they are here
+ * @property {string} [topic]
+ * @property {boolean} direct it names its receivers
+ */
+
 /** @typedef {'websocket' | 'sse' | 'polling'} TransportName */
 
 /**
@@ -96,11 +106,60 @@
  */
 
 /**
+ * How good a connection is (docs/QUALITY.md).
+ * @typedef {'excellent' | 'good' | 'poor' | 'lost'} ConnectionQuality
+ */
+
+/**
+ * One encoding of ours as it arrives at the server.
+ * @typedef {object} EncodingStats
+ * @property {number} encoding counted from 0, the lowest
+ * @property {string | null} rid
+ * @property {boolean} alive
+ * @property {number} bitrate_bps
+ * @property {number} packets_lost not even repaired
+ * @property {number} fraction_lost 0 to 1
+ * @property {number} jitter_ms
+ */
+
+/**
+ * A track of somebody else as the server sends it to us.
+ * @typedef {object} SubscribedStats
+ * @property {string} track_id
+ * @property {'inactive' | 'muted' | 'paused' | 'suspended' | 'held' | 'awaiting_keyframe' | 'flowing'} state
+ * @property {{ encoding: number, spatial: number, temporal: number } | null} current
+ * @property {{ encoding: number | null, spatial: number | null, temporal: number | null } | null} target
+ * @property {number} bitrate_bps
+ * @property {number} retransmitted_packets_sent
+ */
+
+/**
+ * The reply of `GET …/stats`, as much of it as the SDK and the demo use; docs/API.md has all of it.
+ * @typedef {object} ServerStats
+ * @property {string} state
+ * @property {{ round_trip_time_ms: number | null, available_outgoing_bitrate_bps: number | null }} transport
+ * @property {{ track_id: string, encodings: EncodingStats[] }[]} published
+ * @property {SubscribedStats[]} subscribed
+ */
+
+/**
  * A track to publish.
  * @typedef {object} LocalTrackInit
  * @property {MediaStreamTrack} track
  * @property {TrackSource} [source] by default `microphone` or `camera`, by the track's kind
  * @property {boolean} [muted]
+ * @property {boolean} [simulcast] send a camera in several sizes at once, so that everyone gets the one they can use; default true
+ */
+
+/**
+ * What to get of a subscribed track. What is absent is not limited.
+ * @typedef {object} Quality
+ * @property {boolean} [paused] nothing at all
+ * @property {number} [maxEncoding] the best size (simulcast), counted from 0, the lowest
+ * @property {number} [maxSpatial] the highest spatial layer of that, counted from 0
+ * @property {number} [maxTemporal] the highest temporal layer of that, counted from 0
+ * @property {number} [priority] when not everything fits: 0 (as everything) to 3 (pinned, before everything else)
+ * @property {{ width: number, height: number }} [shown] in the screen's own pixels: nothing larger comes
  */
 
 /**
@@ -108,9 +167,14 @@
  * @property {string} [name] shown to the others; at most 256 characters
  * @property {boolean | MediaTrackConstraints | MediaStreamTrack} [audio] `true` or constraints open the microphone
  * @property {boolean | MediaTrackConstraints | MediaStreamTrack} [video] `true` or constraints open the camera
+ * @property {boolean} [simulcast] for the camera, as in `LocalTrackInit`; default true
+ * @property {number} [lastN] cameras to receive at most, fewer than the session's: of those who spoke last
+ * @property {number} [maxBitrate] to receive, and to send on each video m-line, at most; bit/s, below the session's
  * @property {LocalTrackInit[]} [tracks] more tracks to publish with the join
  * @property {string} [participantId] to come back as a known participant (`par_…`)
  * @property {TransportName} [transport] forces one event transport; by default the best that works
+ * @property {boolean} [relayOnly] media goes through TURN servers only, so that the media server learns no address of this device
+ *   (`iceTransportPolicy: 'relay'`, W3C webrtc, section 4.2.1)
  * @property {string[]} [apis] base URLs of API instances; consecutive requests go round robin. By
  *   default the link's own address
  * @property {number} [rejoinAttempts] tries of one rejoin before `disconnected`; default 8, about half a minute

@@ -193,3 +193,47 @@ test('join links are taken apart, and anything else is refused by name', () => {
     assert.throws(() => parseJoinLink(wrong), { code: 'invalid_link' }, wrong);
   }
 });
+
+test('a token is renewed before it expires, with the destinations, until one has left', async (context) => {
+  context.mock.timers.enable({ apis: ['setTimeout', 'Date'], now: 1_000_000 });
+  const joined = { participant: { id: 'par_1' }, endpoint_id: 'end_1', destination: 'old', token: 'first', token_expires_at: 11_000_000 };
+  const renewed = { token: 'second', token_expires_at: 21_000_000, destination: 'new' };
+  const answers = [{ status: 201, body: joined }, { status: 200, body: renewed }, { status: 204 }];
+  const { participant, requests } = await setUp(context, ...answers);
+  const until = async (condition) => {
+    for (let turns = 0; !condition() && turns < 100_000; turns += 1) await new Promise(setImmediate);
+    assert.ok(condition());
+  };
+  const endpoint = new EndpointApi(participant);
+  endpoint.joined(await participant.join({ endpoint_id: endpoint.id }));
+  context.mock.timers.tick(7_999_000);
+  await new Promise(setImmediate);
+  assert.equal(requests.length, 1, 'there is time');
+  context.mock.timers.tick(2_000);
+  await until(() => participant.token === 'second');
+  assert.equal(endpoint.destination, 'new');
+  const { method, url, headers, body } = requests[1];
+  assert.deepEqual([method, url], ['POST', '/v1/sessions/ses_1/participants/par_1/token']);
+  assert.deepEqual([headers.authorization, body], ['Bearer first', { destination: 'old' }]);
+  await participant.leave();
+  context.mock.timers.tick(100_000_000);
+  await new Promise(setImmediate);
+  assert.equal(requests.length, 3, 'nothing after the end');
+});
+
+test('who was removed is not renewed again, a server that is away is asked again', async (context) => {
+  context.mock.timers.enable({ apis: ['setTimeout', 'Date'], now: 1_000_000 });
+  const { participant } = await setUp(context, problem(401, 'token_revoked'));
+  participant.participantId = 'par_1';
+  // As after a join whose timer has fired.
+  const fired = setTimeout(() => {}, 0);
+  participant.renewal = fired;
+  await participant.renew();
+  assert.equal(participant.renewal, fired, 'no new timer');
+  assert.equal(participant.token, 'join-token');
+  const away = await setUp(context, problem(500, 'internal'));
+  away.participant.renewal = fired;
+  await away.participant.renew();
+  assert.notEqual(away.participant.renewal, fired);
+  away.participant.stop();
+});

@@ -5,6 +5,7 @@ import test from 'node:test';
 import { explain } from '../demo/devices.js';
 import { findEntrance, isPersonal } from '../demo/link-source.js';
 import { textOf } from '../demo/banner.js';
+import { labelOf, textOf as chatOf } from '../demo/chat.js';
 import { colourOf, initials } from '../demo/person.js';
 
 const demo = new URL('../demo/', import.meta.url);
@@ -39,6 +40,18 @@ test('the banner says what happened and what is being done about it, and nothing
   assert.match(textOf('disconnected', 'connection_lost', 'unavailable'), /no media server.*Nobody sees or hears you/);
   assert.match(textOf('disconnected', 'connection_lost', 'no such code'), /Could not reconnect\./);
   for (const state of ['connected', 'closed']) assert.equal(textOf(state, 'connection_lost', ''), '');
+});
+
+test('chat is text on its topic; whatever else others send is not shown', () => {
+  assert.equal(chatOf({ topic: 'chat', data: ' hello ' }), 'hello');
+  assert.equal(chatOf({ topic: 'chat', data: 'x'.repeat(10_000) }).length, 4000);
+  for (const data of ['', '  ', 7, null, ['hello'], { text: 'hello' }, new ArrayBuffer(3)]) {
+    assert.equal(chatOf({ topic: 'chat', data }), null);
+  }
+  assert.equal(chatOf({ topic: 'cursor', data: 'hello' }), null);
+  assert.equal(chatOf({ data: 'hello' }), null);
+  assert.equal(labelOf(0), 'Chat');
+  assert.equal(labelOf(3), 'Chat, 3 unread');
 });
 
 const token = (claims) => `x.${Buffer.from(JSON.stringify(claims)).toString('base64url')}.y`;

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 
 import { describe } from '../demo/stats-overlay.js';
+import { ActiveSpeakers } from '../sdk/active-speakers.js';
 import { backoff } from '../sdk/backoff.js';
 import { Speakers } from '../sdk/speakers.js';
 import { StatsReader } from '../sdk/stats.js';
@@ -55,12 +56,72 @@ test('an empty report gives no figures and no error', () => {
 test('the overlay shows figures, and dashes where there are none', () => {
   const reader = new StatsReader();
   const { tracks, transport } = reader.read(report(1000, { bytes: 1, packets: 1, lost: 0 }), nameOf);
-  const text = describe([...tracks].reverse(), transport.rttMs);
+  const [video, audio] = tracks;
+  const lines = (track, server) => describe([track], transport, server).split('\n');
+  assert.deepEqual(lines(video, null), [
+    '↓ VP8 1280×720 30 fps',
+    '  rate     –',
+    '  loss     – %, jitter 3 ms',
+    '⇄ connection',
+    '  rtt      20 ms',
+    '  estimate –',
+  ]);
+  assert.deepEqual(lines(audio, null).slice(1), ['  rate     –', '  loss     25.0 %, jitter 1 ms', '⇄ connection', '  rtt      20 ms', '  estimate 1.00 Mbit/s']);
+  const kinds = describe([...tracks].reverse(), transport, null).match(/[↓↑] \S+/g);
+  assert.deepEqual(kinds, ['↓ VP8', '↑ audio'], 'the picture comes first');
+  assert.equal(describe([], transport, null), 'no media');
+});
+
+/** What the server says, as much of it as is shown. */
+const server = (subscribed, encodings = []) => ({
+  state: 'connected',
+  transport: { round_trip_time_ms: 33.4, available_outgoing_bitrate_bps: 2_400_000 },
+  published: [{ track_id: 'trk_out', encodings }],
+  subscribed: [{ track_id: 'trk_in', bitrate_bps: 1, retransmitted_packets_sent: 0, target: null, ...subscribed }],
+});
+
+test('the overlay shows what the server sends us, or why it does not, and what it estimates', () => {
+  const [video] = new StatsReader().read(report(1000, { bytes: 1, packets: 1, lost: 0 }), nameOf).tracks;
+  const transport = { rttMs: null, availableOutgoingBps: 5e6 };
+  const shown = (subscribed) => describe([video], transport, server(subscribed)).split('\n');
+  const flowing = shown({ state: 'flowing', current: { encoding: 1, spatial: 0, temporal: 2 } });
+  assert.equal(flowing[1], '  layer    1, spatial 0, temporal 2');
+  assert.deepEqual(flowing.slice(-2), ['  rtt      33 ms', '  estimate 2.40 Mbit/s'], 'of the way to us');
+  assert.equal(shown({ state: 'awaiting_keyframe', current: null })[1], '  layer    awaiting keyframe');
+  assert.equal(shown({ track_id: 'trk_other', state: 'flowing', current: null })[1], '  rate     –', 'of another track');
+});
+
+test('a camera that is sent in several sizes is one track with the rates of all', () => {
+  const size = (width, bitrateBps) => ({
+    trackId: 'trk_out', participantId: 'par_a', source: 'camera', direction: 'out', kind: 'video', codec: 'VP8',
+    bitrateBps, width, height: width, fps: 15, lossPercent: 0, jitterMs: 1,
+  });
+  const encodings = [
+    { alive: true, bitrate_bps: 120_400 },
+    { alive: true, bitrate_bps: 400_000 },
+    { alive: false, bitrate_bps: 0 },
+  ];
+  const transport = { rttMs: 7, availableOutgoingBps: 900_000 };
+  const text = describe([size(240, 100_000), size(480, 400_000), size(null, null)], transport, server({ state: 'flowing', current: null }, encodings));
   assert.equal(
     text,
-    '↓ VP8 –\n  1280×720 @ 30 fps\n  loss – %  jitter 3 ms\n↑ audio –\n  loss 25.0 %  jitter 1 ms\nrtt 20 ms',
+    '↑ VP8 480×480 15 fps\n  layers   120 / 400 / off kbit/s\n  rate     500 kbit/s\n  loss     0.0 %, jitter 1 ms\n⇄ connection\n  rtt      7 ms\n  estimate 900 kbit/s',
   );
-  assert.equal(describe([], null), 'no media');
+});
+
+test('who speaks is the server’s word, and what we hear only while it has said nothing', () => {
+  const speakers = new ActiveSpeakers();
+  const loud = (...ids) => new Map(ids.map((id) => [id, 0.3]));
+  assert.deepEqual(speakers.hear(loud('a'), 0), { speaking: ['a'], changed: true });
+  const tell = (...ids) => speakers.tell(ids.map((id) => ({ participant_id: id })));
+  assert.deepEqual(tell('b', 'b', 'c'), { speaking: ['b', 'c'], changed: true }, 'two microphones are one person');
+  assert.equal(speakers.isTold, true);
+  assert.deepEqual(speakers.hear(loud('a'), 200), { speaking: ['b', 'c'], changed: false });
+  assert.deepEqual(tell('c', 'b'), { speaking: ['c', 'b'], changed: true }, 'another one leads');
+  assert.deepEqual(tell(), { speaking: [], changed: true });
+  assert.deepEqual(speakers.hear(loud('a'), 400), { speaking: [], changed: false }, 'nobody is its word, too');
+  speakers.forget();
+  assert.deepEqual(speakers.hear(loud('a'), 600), { speaking: ['a'], changed: true });
 });
 
 test('speaking begins with loudness and outlasts the pauses between words', () => {

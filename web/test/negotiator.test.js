@@ -12,6 +12,14 @@ class FakePeer {
   log = [];
   #offers = 0;
 
+  async createOffer() {
+    return { type: 'offer', sdp: '' };
+  }
+
+  async createAnswer() {
+    return { type: 'answer', sdp: '' };
+  }
+
   async setLocalDescription(description) {
     await null;
     if (description?.type === 'rollback') {

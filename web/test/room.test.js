@@ -30,6 +30,16 @@ async function setUp(context, { options = {}, others = [], iceServers = [] } = {
 
 const person = (id, tracks = []) => ({ id, name: id, state: 'joined', joined_at: 0, tracks });
 const camera = (id) => ({ id, kind: 'video', source: 'camera', muted: false, mid: '0' });
+const limits = { lastN: 4, maxBitrate: 500_000 };
+
+test('what a client limits for itself goes with its joins, and nothing that it does not', async (context) => {
+  const limited = await setUp(context, { options: limits });
+  const [body] = limited.server.calls.join;
+  assert.deepEqual([body.last_n, body.bitrates], [4, { max_bps: 500_000 }]);
+  const free = await setUp(context);
+  assert.equal('last_n' in free.server.calls.join[0] || 'bitrates' in free.server.calls.join[0], false);
+});
+
 const offerOf = (server, revision, tracks) => ({
   endpoint_id: server.endpointId,
   revision,
@@ -57,16 +67,16 @@ test('the offer travels in the join, with what is published', async (context) =>
   assert.equal(room.connectionState, 'connected');
 });
 
-test('with nothing to publish the server offers, and being alone counts as connected', async (context) => {
+test('with nothing to publish there is an offer all the same, and being alone counts as connected', async (context) => {
   const { server, room } = await setUp(context);
-  assert.equal(server.calls.join[0].server_offers, true);
-  assert.equal(server.calls.join[0].offer, undefined);
+  assert.deepEqual(server.calls.join[0].offer, { sdp: '', tracks: [] });
+  assert.equal(room.revision, 1);
   assert.equal(room.connectionState, 'connected');
 });
 
 test('a server offer is answered and its tracks are subscribed', async (context) => {
   const { server, log, room } = await setUp(context, { others: [person('par_b', [camera('trk_1')])] });
-  server.send('offer', offerOf(server, 1, [subscription('5', 'trk_1')]));
+  server.send('offer', offerOf(server, 2, [subscription('5', 'trk_1')]));
   await eventually(() => log.includes('trackSubscribed video trk_1 par_b'), 'the subscription');
   await eventually(() => server.calls.answer.length === 1, 'the answer');
   assert.equal(server.calls.answer[0].destination, `to-${server.endpoints[0]}`);
@@ -87,7 +97,7 @@ test('publish, mute, unpublish and publish again: m-line reused, server told eac
   const { server, room } = await setUp(context);
   const publication = await room.localParticipant.publish(new FakeTrack('video'), { source: 'screen' });
   assert.equal(server.calls.offer[0].sdp, '0 sendonly');
-  assert.equal(server.calls.offer[0].revision, 1);
+  assert.equal(server.calls.offer[0].revision, 2);
   assert.equal(server.calls.offer[0].tracks[0].source, 'screen');
 
   await room.localParticipant.setMuted('screen', true);
@@ -99,7 +109,7 @@ test('publish, mute, unpublish and publish again: m-line reused, server told eac
   assert.equal(server.calls.offer[1].sdp, '0 inactive');
   assert.deepEqual(server.calls.offer[1].tracks, []);
 
-  await room.localParticipant.publish(new FakeTrack('video'));
+  await room.localParticipant.publish(new FakeTrack('video'), { source: 'screen' });
   assert.equal(server.calls.offer[2].sdp, '0 sendonly');
   assert.notEqual(server.calls.offer[2].tracks[0].track_id, publication.id);
 });
@@ -167,7 +177,7 @@ test('an event that overtakes the reply of a rejoin is newer than the list in it
   const told = [];
   room.on('serverEvent', ({ type }) => told.push(type));
   server.send('participant.joined', { participant: person('par_b', [camera('trk_new')]) });
-  server.send('offer', offerOf(server, 1, [subscription('5', 'trk_new')]));
+  server.send('offer', offerOf(server, 2, [subscription('5', 'trk_new')]));
   await eventually(() => told.includes('participant.joined'), 'the event by the old endpoint, before the reply');
   assert.equal(server.calls.answer.length, 0);
   held.resolve();
@@ -214,6 +224,20 @@ test('silence is asked about; a media server that is gone is left within seconds
   assert.equal(server.calls.candidates.length, 2, 'an answer that says nothing is followed by another question');
   assert.ok(Date.now() - since < 6000, `${Date.now() - since} ms`);
   await eventually(() => log.at(-1) === 'connected', 'connected again');
+});
+
+test('silence of a media server that is there is the path’s: it is renewed, and not again at every question', async (context) => {
+  const { server, log } = await setUp(context, { options: { tracks: [{ track: new FakeTrack('audio') }] } });
+  const peer = latest();
+  peer.become('connected');
+  const stop = await flow(context, peer);
+  assert.equal(peer.iceRestarts, 0);
+  stop();
+  await eventually(() => server.calls.offer.length === 1, 'the offer of the restart');
+  await eventually(() => server.calls.candidates.length >= 2, 'the next question');
+  assert.equal(peer.iceRestarts, 1);
+  assert.equal(peer.connectionState, 'connected', 'long before the browser says anything');
+  assert.deepEqual([server.calls.join.length, log], [1, ['connected']]);
 });
 
 test('a command answered endpoint_gone while media comes in: the old connection stays until the new has joined', async (context) => {
@@ -320,6 +344,44 @@ test('relays that the join reply names are used when no direct path is found', a
   assert.deepEqual(peer.getConfiguration().iceServers, iceServers);
   await eventually(() => peer.iceRestarts === 1, 'gathering again, with the relays');
   await eventually(() => server.calls.offer.length === 1, 'the offer of the restart');
+});
+
+test('by relays alone it gathers again as soon as it knows of any', async (context) => {
+  const timers = context.mock.method(globalThis, 'setTimeout');
+  await setUp(context, { iceServers: [{ urls: ['turn:relay.example.org'] }], options: { relayOnly: true, tracks: [{ track: new FakeTrack('audio') }] } });
+  const peer = latest();
+  assert.equal(peer.getConfiguration().iceTransportPolicy, 'relay');
+  await eventually(() => peer.iceRestarts === 1, 'gathering again, with the relays');
+  assert.ok(!timers.mock.calls.some(({ arguments: [, patience] }) => patience === 2500), 'without waiting for paths that there cannot be');
+});
+
+test('a restart late in a call asks for credentials that are good again, one before that does not', async (context) => {
+  const relay = (/** @type {number} */ ttl) => [{ urls: ['turn:relay.example'], username: `${Math.floor(Date.now() / 1000) + ttl}:par_me`, credential: 'c' }];
+  const options = { tracks: [{ track: new FakeTrack('audio') }] };
+  const early = await setUp(context, { options, iceServers: relay(3600) });
+  latest().become('connected');
+  latest().become('failed');
+  await eventually(() => early.server.calls.offer.length === 1, 'the offer of the restart');
+  assert.equal(early.server.calls['ice-servers'].length, 0);
+
+  const late = await setUp(context, { options, iceServers: relay(30) });
+  const peer = latest();
+  const fresh = (late.server.iceServers = relay(3600));
+  peer.become('connected');
+  peer.become('failed');
+  await eventually(() => late.server.calls.offer.length === 1, 'the offer of the restart');
+  assert.deepEqual(peer.getConfiguration().iceServers, fresh);
+  assert.equal(late.server.calls['ice-servers'].length, 1);
+});
+
+test('a restart goes on without fresh credentials when nobody gives any', async (context) => {
+  const iceServers = [{ urls: ['turn:relay.example'], username: '1:par_me', credential: 'c' }];
+  const { server } = await setUp(context, { options: { tracks: [{ track: new FakeTrack('audio') }] }, iceServers });
+  server.refusals['ice-servers'] = [{ status: 503, code: 'unavailable' }];
+  latest().become('connected');
+  latest().become('failed');
+  await eventually(() => server.calls.offer.length === 1, 'the offer of the restart');
+  assert.equal(server.calls['ice-servers'].length, 1);
 });
 
 test('a path that comes back by itself is left alone', async (context) => {
@@ -456,4 +518,67 @@ test('audio or video without devices is said by name', async (context) => {
   const server = await RoomServer.start();
   context.after(() => server.stop());
   await assert.rejects(Room.join(server.link, { audio: true }), { code: 'no_devices' });
+});
+
+test('a camera goes out in several sizes, a screen in one, and neither takes the m-line of the other', async (context) => {
+  const [face, screen] = [new FakeTrack('video'), new FakeTrack('video')];
+  const { room } = await setUp(context, { options: { tracks: [{ track: face }] } });
+  latest().become('connected');
+  const lines = () => latest().getTransceivers().map(({ direction, sendEncodings }) => `${direction} ${sendEncodings.length}`);
+  assert.deepEqual(lines(), ['sendonly 3']);
+  await room.localParticipant.unpublish('camera');
+  await room.localParticipant.publish(screen, { source: 'screen' });
+  assert.deepEqual(lines(), ['inactive 3', 'sendonly 0']);
+  await room.localParticipant.publish(face);
+  assert.deepEqual(lines(), ['sendonly 3', 'sendonly 0']);
+});
+
+test('who speaks is what the server says, ourselves included', async (context) => {
+  const { server, room } = await setUp(context, { others: [person('par_b'), person('par_c')] });
+  const told = [];
+  room.on('activeSpeakers', (speakers) => told.push(speakers.map(({ id }) => id)));
+  const tell = (...ids) => server.send('speakers.changed', { speakers: ids.map((id) => ({ participant_id: id, track_id: 'trk', level: 0.5 })) });
+  tell('par_c', 'par_me');
+  await eventually(() => told.length === 1, 'the first list');
+  assert.equal(room.localParticipant.speaking, true);
+  assert.equal(room.participants.get('par_c').speaking, true);
+  tell('par_gone', 'par_b');
+  await eventually(() => told.length === 2, 'the second list');
+  tell();
+  await eventually(() => told.length === 3, 'silence');
+  assert.deepEqual(told, [['par_c', 'par_me'], ['par_b'], []], 'the leader first, and nobody who is not there');
+  assert.equal(room.localParticipant.speaking, false);
+});
+
+test('how good a connection is, is known of everyone and forgotten with the connection', async (context) => {
+  const { server, room } = await setUp(context, { others: [person('par_b')] });
+  const changes = [];
+  room.on('qualityChanged', ({ id, quality }) => changes.push(`${id} ${quality}`));
+  const other = room.participants.get('par_b');
+  assert.equal(other.quality, 'excellent');
+  const tell = (...pairs) => server.send('quality.changed', { participants: pairs.map(([id, quality]) => ({ participant_id: id, quality })) });
+  tell(['par_b', 'poor'], ['par_gone', 'lost'], ['par_me', 'good']);
+  tell(['par_b', 'poor'], ['par_me', 'excellent']);
+  await eventually(() => changes.length === 3, 'the changes');
+  assert.deepEqual(changes, ['par_b poor', 'par_me good', 'par_me excellent']);
+  server.send('participant.joined', { participant: person('par_b') });
+  await eventually(() => other.quality === 'excellent', 'a new connection');
+});
+
+test('the server’s figures are asked of the endpoint, and a rating is for the last one', async (context) => {
+  const { server, room } = await setUp(context);
+  assert.equal((await room.serverStats()).state, 'connected');
+  const destination = `to-${server.endpointId}`;
+  assert.deepEqual(server.calls.stats.map(({ path, ...call }) => [path.split('/').at(-1), call.destination, call.token]), [
+    ['stats', destination, 'Bearer own-token'],
+  ]);
+  await room.leave();
+  assert.equal(await room.serverStats(), null);
+  await room.rate({ stars: 4, comment: 'fine' });
+  const [{ path, token, ...rating }] = server.calls.rating;
+  assert.deepEqual(rating, { stars: 4, comment: 'fine', destination });
+  assert.match(path, /\/participants\/par_me\/rating$/);
+  assert.equal(token, 'Bearer own-token');
+  server.refusals.rating = [{ status: 410, code: 'session_closed' }];
+  await assert.rejects(room.rate({ stars: 1 }), { code: 'session_closed' });
 });

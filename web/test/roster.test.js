@@ -217,3 +217,66 @@ test('a move: muting is told under any id that the track has had', () => {
   roster.muted('par_a', 'trk_2', false);
   assert.deepEqual(log, ['trackMuted trk_2 par_a', 'trackUnmuted trk_2 par_a']);
 });
+
+test('what this browser cannot decode is told once', () => {
+  const { roster, told } = suspensions();
+  roster.refused('trk_unknown', 'video/AV1');
+  roster.refused('trk_c', 'video/AV1');
+  roster.refused('trk_c', 'video/AV1');
+  assert.deepEqual(told, ['refused trk_c video/AV1']);
+});
+
+test('what is suspended is told once, by any id that the track has or had, and so is its end', () => {
+  const { roster, told } = suspensions();
+  roster.suspended(['trk_c', 'trk_unknown'], true);
+  roster.suspended(['trk_c'], true);
+  assert.deepEqual(told, ['suspended trk_c']);
+  assert.equal(roster.participants.get('par_a')?.tracks.get('trk_c')?.suspended, true);
+  roster.joined(/** @type {any} */ ({ id: 'par_a', name: '', state: 'connected', tracks: [{ ...CAMERA, id: 'trk_d' }] }));
+  roster.suspended(['trk_c'], false);
+  assert.deepEqual(told, ['suspended trk_c', 'resumed trk_d']);
+  roster.suspended(['trk_d'], true);
+  roster.resumeAll();
+  assert.deepEqual(told.slice(2), ['suspended trk_d', 'resumed trk_d']);
+  assert.deepEqual(roster.publications(['trk_d', 'trk_c']).map(({ id }) => id), ['trk_d']);
+});
+
+test('what is held is told once, apart from what is suspended, and both end with the endpoint', () => {
+  const { roster, told } = suspensions();
+  roster.held(['trk_c', 'trk_unknown'], true);
+  roster.held(['trk_c'], true);
+  assert.deepEqual(told, ['held trk_c']);
+  const camera = roster.participants.get('par_a')?.tracks.get('trk_c');
+  assert.deepEqual([camera?.held, camera?.suspended], [true, false]);
+  roster.held(['trk_c'], false);
+  roster.held(['trk_c'], true);
+  roster.resumeAll();
+  assert.deepEqual(told.slice(1), ['released trk_c', 'held trk_c', 'released trk_c']);
+});
+
+const CAMERA = { id: 'trk_c', kind: 'video', source: 'camera', muted: false, mid: '0' };
+
+/** A roster with one camera, and what is told of its suspension. */
+function suspensions() {
+  /** @type {string[]} */
+  const told = [];
+  const nothing = () => {};
+  const hooks = new Proxy(
+    {
+      /** @param {{ id: string, refused: string }} publication */
+      trackRefused: ({ id, refused }) => told.push(`refused ${id} ${refused}`),
+      /** @param {{ id: string }} publication */
+      videoSuspended: ({ id }) => told.push(`suspended ${id}`),
+      /** @param {{ id: string }} publication */
+      videoResumed: ({ id }) => told.push(`resumed ${id}`),
+      /** @param {{ id: string }} publication */
+      videoHeld: ({ id }) => told.push(`held ${id}`),
+      /** @param {{ id: string }} publication */
+      videoReleased: ({ id }) => told.push(`released ${id}`),
+    },
+    { get: (known, name) => /** @type {any} */ (known)[name] ?? nothing },
+  );
+  const roster = new Roster(/** @type {any} */ (hooks));
+  roster.joined(/** @type {any} */ ({ id: 'par_a', name: '', state: 'connected', tracks: [CAMERA] }));
+  return { roster, told };
+}

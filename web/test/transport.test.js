@@ -116,6 +116,7 @@ test('a transport that opens and is cut off at once is left for the next, with p
 for (const [code, reason] of [
   [4001, 'gone'],
   [4002, 'unauthorized'],
+  [4004, 'unauthorized'],
   [4003, 'gone'],
 ]) {
   test(`WebSocket close ${code} ends the channel: ${reason}`, async (context) => {

@@ -2,7 +2,8 @@
 //!
 //! A thread sleeps until its next packet is due, at most a millisecond, and then does everything that has come up
 //! meanwhile at once: thousands of sockets do not wake it for every datagram. What that adds to a latency does
-//! not count, because datagrams carry the kernel's time of arrival.
+//! not count, because datagrams carry the kernel's time of arrival. What it takes from the server would count, where
+//! both run on one processor: so nothing is read while the server is busy with what has just been sent to it.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -21,8 +22,12 @@ use crate::histogram::Histogram;
 use crate::socket::{Batch, Poller, Socket};
 use crate::stun::Credentials;
 
-/// The longest sleep while there are clients.
+/// The longest sleep while there are clients; sockets are read about this often.
 const TICK: Duration = Duration::from_millis(1);
+/// How long a server is left alone with a packet, for each client that should get it …
+const FORWARDING: Duration = Duration::from_micros(10);
+/// … and how long the sockets go unread for that at most.
+const UNREAD: Duration = Duration::from_millis(20);
 
 /// A client, by its number.
 pub type Key = u64;
@@ -159,6 +164,10 @@ struct Thread {
     due: BinaryHeap<Reverse<(Instant, Key)>>,
     batch: Batch,
     ready: Vec<u64>,
+    /// When the sockets were read.
+    read_at: Instant,
+    /// Until then the server has to do with what was sent.
+    forwarding_until: Instant,
     busy: Duration,
 }
 
@@ -172,21 +181,24 @@ impl Thread {
             due: BinaryHeap::new(),
             batch: Batch::default(),
             ready: Vec::new(),
+            read_at: Instant::now(),
+            forwarding_until: Instant::now(),
             busy: Duration::ZERO,
         }
     }
 
     fn run(mut self) {
         while self.handle_commands() {
-            self.poller.ready(&mut self.ready);
             let now = Instant::now();
-            for key in &self.ready {
-                if let Some(client) = self.clients.get_mut(key) {
-                    client.receive(now, &mut self.batch, &mut self.context);
-                    schedule(&mut self.due, *key, client);
-                }
+            if now >= self.forwarding_until || now.duration_since(self.read_at) >= UNREAD {
+                self.read(now);
             }
+            let due = self.context.counters.due;
             self.handle_timeouts();
+            let deliveries = self.context.counters.due - due;
+            if deliveries > 0 {
+                self.forwarding_until = leave_alone(self.forwarding_until, Instant::now(), deliveries);
+            }
             let now = Instant::now();
             let next = self.due.peek().map_or(TICK, |Reverse((due, _))| due.saturating_duration_since(now));
             if !next.is_zero() {
@@ -195,6 +207,17 @@ impl Thread {
         }
         let now = Instant::now();
         self.clients.values_mut().for_each(|client| client.close(now));
+    }
+
+    fn read(&mut self, now: Instant) {
+        self.read_at = now;
+        self.poller.ready(&mut self.ready);
+        for key in &self.ready {
+            if let Some(client) = self.clients.get_mut(key) {
+                client.receive(now, &mut self.batch, &mut self.context);
+                schedule(&mut self.due, *key, client);
+            }
+        }
     }
 
     fn handle_timeouts(&mut self) {
@@ -268,6 +291,13 @@ impl Thread {
     }
 }
 
+/// Until when the server is left alone after so many more packets to be delivered.
+fn leave_alone(until: Instant, now: Instant, deliveries: u64) -> Instant {
+    let longest = now + UNREAD;
+    let more = FORWARDING.saturating_mul(u32::try_from(deliveries).unwrap_or(u32::MAX));
+    until.max(now).checked_add(more).map_or(longest, |until| until.min(longest))
+}
+
 fn schedule(due: &mut BinaryHeap<Reverse<(Instant, Key)>>, key: Key, client: &mut Client) {
     let next = client.poll_timeout();
     if client.scheduled.is_none_or(|scheduled| next < scheduled) {
@@ -282,4 +312,24 @@ fn thread_time() -> Duration {
     // SAFETY: the kernel writes one timespec.
     let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
     if result == 0 { Duration::new(time.tv_sec as u64, time.tv_nsec as u32) } else { Duration::ZERO }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_left_alone_for_as_long_as_it_forwards_and_not_for_ever() {
+        let now = Instant::now();
+        let after_a_frame = leave_alone(now, now, 600);
+        assert_eq!(after_a_frame, now + 600 * FORWARDING);
+        assert_eq!(
+            leave_alone(after_a_frame, now, 100),
+            now + 700 * FORWARDING,
+            "the next one waits behind it"
+        );
+        let later = now + Duration::from_secs(1);
+        assert_eq!(leave_alone(after_a_frame, later, 3), later + 3 * FORWARDING);
+        assert_eq!(leave_alone(now, now, u64::MAX), now + UNREAD);
+    }
 }

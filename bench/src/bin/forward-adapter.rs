@@ -141,7 +141,7 @@ impl Figures {
         let stats = room.plane.stats().await.expect("the media plane lives");
         Self {
             packets: stats.packets_out,
-            drops: stats.drops,
+            drops: stats.drops.all(),
             calls: stats.send_calls,
             allocations: allocations::in_media_threads(),
             cpu_ns: media_thread_nanoseconds(),

@@ -145,6 +145,11 @@ impl Broker for EmbeddedBroker {
         result
     }
 
+    async fn waiting(&self, queue: &str) -> BrokerResult<u64> {
+        check_name(queue)?;
+        self.hub()?.waiting(Instant::now(), queue)
+    }
+
     async fn open_inbox(&self, queue: &str, options: InboxOptions) -> BrokerResult<Box<dyn Inbox>> {
         check_name(queue)?;
         let opened = self.hub()?.open_inbox(Instant::now(), self.connection.id, queue, options)?;
@@ -183,7 +188,7 @@ impl Inbox for EmbeddedInbox {
                         settled: false,
                     };
                     return Some(Delivery {
-                        message: Message::clone(&message),
+                        message,
                         redelivered,
                         attempt: attempts.saturating_add(1),
                         settle: Box::new(settle),

@@ -1,24 +1,52 @@
 //! What the broker counts; all labels come from closed sets.
-//!
-//! | metric | labels | counts |
-//! |---|---|---|
-//! | `switchyard_broker_sends_total` | `broker`, `outcome` | messages sent, by how it ended |
-//! | `switchyard_broker_deliveries_total` | `broker` | messages handed to an inbox's reader |
-//! | `switchyard_broker_redeliveries_total` | `broker` | those of them that were (perhaps) delivered before |
-//! | `switchyard_broker_returns_total` | `broker` | messages that came back as unroutable |
-//! | `switchyard_broker_dead_letters_total` | `broker` | messages this process moved to the dead-letter queue |
-//! | `switchyard_broker_dropped_total` | `broker`, `reason` | messages lost by a stated rule: `oldest`, `expired`. RabbitMQ's own losses are in its own metrics |
-//! | `switchyard_broker_reconnects_total` | `broker` | connections opened again after a loss |
-//! | `switchyard_broker_connected` | `broker` | 1 while the broker is reachable |
 
 use metrics::{counter, gauge};
 
 use super::{BrokerErrorKind, BrokerResult};
+use crate::catalogue::Metric;
+use crate::catalogue::Values::{self, Listed};
+
+/// A process uses one of them.
+const BROKER: (&str, Values) = ("broker", Listed(&["embedded", "rabbitmq"]));
+
+/// What a process that talks to a broker shows.
+pub const METRICS: &[Metric] = &[
+    Metric::gauge("switchyard_broker_connected", &[BROKER], "1 while the broker is reachable"),
+    Metric::counter(
+        "switchyard_broker_sends_total",
+        &[BROKER, ("outcome", Listed(&["ok", "unavailable", "unroutable", "conflict", "full", "internal"]))],
+        "messages sent, by how it ended",
+    ),
+    Metric::counter("switchyard_broker_deliveries_total", &[BROKER], "messages handed to a reader"),
+    Metric::counter(
+        "switchyard_broker_redeliveries_total",
+        &[BROKER],
+        "those of them that were (perhaps) delivered before",
+    ),
+    Metric::counter("switchyard_broker_returns_total", &[BROKER], "messages that came back as unroutable"),
+    Metric::counter(
+        "switchyard_broker_dead_letters_total",
+        &[BROKER],
+        "messages that this process moved to the queue `dead-letters`",
+    ),
+    Metric::counter(
+        "switchyard_broker_dropped_total",
+        &[BROKER, ("reason", Listed(&["oldest", "expired"]))],
+        "messages lost by a stated rule; RabbitMQ's own losses are in its own metrics",
+    ),
+    Metric::counter("switchyard_broker_reconnects_total", &[BROKER], "connections opened again after a loss"),
+    Metric::gauge(
+        "switchyard_broker_queue_messages",
+        &[("queue", Listed(&["workers", "dead-letters"]))],
+        "messages that wait in a shared queue, as a worker last saw it",
+    ),
+];
 
 /// Which implementation counts.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Back {
     Embedded,
+    #[cfg_attr(not(feature = "servers"), allow(dead_code))]
     Rabbit,
 }
 
@@ -69,6 +97,7 @@ impl Back {
             .increment(1);
     }
 
+    #[cfg_attr(not(feature = "servers"), allow(dead_code))]
     pub(super) fn reconnected(self) {
         counter!("switchyard_broker_reconnects_total", "broker" => self.label()).increment(1);
     }
@@ -80,4 +109,9 @@ impl Back {
             0.0
         });
     }
+}
+
+/// As the last look found it.
+pub fn queue_messages(queue: &'static str, messages: u64) {
+    gauge!("switchyard_broker_queue_messages", "queue" => queue).set(messages as f64);
 }

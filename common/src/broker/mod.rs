@@ -31,6 +31,7 @@
 //!
 //! Cancellation: dropping a `send` future may or may not have sent. Dropping `Inbox::next` loses nothing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -39,7 +40,8 @@ use tokio::sync::watch;
 #[cfg(any(test, feature = "testsuite"))]
 pub mod conformance;
 pub mod embedded;
-mod metrics;
+pub mod metrics;
+#[cfg(feature = "servers")]
 pub mod rabbitmq;
 pub mod topology;
 
@@ -186,6 +188,9 @@ pub trait Broker: Send + Sync + 'static {
     async fn delete_queue(&self, name: &str) -> BrokerResult<()>;
     async fn delete_exchange(&self, name: &str) -> BrokerResult<()>;
     async fn send(&self, to: Destination<'_>, message: Message) -> BrokerResult<()>;
+    /// How many messages wait in a queue, without those that are out at readers; for people, a moment later it is
+    /// another number. `Unroutable` when the queue does not exist.
+    async fn waiting(&self, queue: &str) -> BrokerResult<u64>;
     /// `Unroutable` when the queue does not exist.
     async fn open_inbox(&self, queue: &str, options: InboxOptions) -> BrokerResult<Box<dyn Inbox>>;
     /// Whether the broker is reachable now, and its changes.
@@ -206,7 +211,8 @@ pub trait Inbox: Send {
 
 /// One message to be settled. Dropping it puts it back.
 pub struct Delivery {
-    pub message: Message,
+    /// Shared with whatever else holds it: a fanned-out event may be out in hundreds of queues at once.
+    pub message: Arc<Message>,
     /// It was (perhaps) delivered before.
     pub redelivered: bool,
     /// Which try this is: 1, and one more for every [`Delivery::put_back`] before it. On a queue with a

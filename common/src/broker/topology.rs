@@ -125,6 +125,7 @@ pub fn dead_letters_queue() -> QueueSpec {
 
 /// The delivery limit of a queue that another process declared, by its name; and whether RabbitMQ counts itself
 /// (it does for quorum queues). A process may open an inbox without ever having declared the queue.
+#[cfg_attr(not(feature = "servers"), allow(dead_code))]
 pub(super) fn known_delivery_limit(queue: &str) -> Option<(QueueKind, u32)> {
     if queue == WORKERS {
         Some((QueueKind::Quorum, COMMAND_DELIVERY_LIMIT))

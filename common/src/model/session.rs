@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{CommandId, EndpointId, EventId, ParticipantId, PipelineId, SessionId, Track, WorkerId};
+use super::{
+    Bitrates, CommandId, EndpointId, EventId, ParticipantId, PipelineId, SessionId, SessionSettings, Track,
+    TrackId, TrackKind, TrackSource, WorkerId,
+};
 use crate::time::UnixMillis;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -67,6 +70,9 @@ pub struct Grants {
     pub can_subscribe: bool,
     /// May mute and remove others and close the session.
     pub admin: bool,
+    /// What counts for it in place of the session's own.
+    #[serde(default, skip_serializing_if = "Bitrates::is_unset")]
+    pub bitrates: Bitrates,
 }
 
 /// One member of one session. The same id with a new endpoint is a rejoin.
@@ -83,6 +89,18 @@ pub struct Participant {
     pub command_id: CommandId,
     pub endpoint: Option<Endpoint>,
     pub tracks: Vec<Track>,
+    /// When the token was issued that it joined with (`iat`; 0 for one that does not say). Absent: the backend joined it.
+    #[serde(default)]
+    pub token_issued_at: Option<UnixMillis>,
+}
+
+/// Somebody whose tokens were revoked, by being removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Revocation {
+    #[serde(rename = "_id", alias = "id")]
+    pub participant_id: ParticipantId,
+    /// What was issued up to then counts for nothing.
+    pub at: UnixMillis,
 }
 
 /// The session document (collection `sessions`).
@@ -105,9 +123,32 @@ pub struct Session {
     pub participants: Vec<Participant>,
     /// The worker that hosted the last pipeline; preferred when it is back.
     pub previous_worker_id: Option<WorkerId>,
+    /// The joins, leaves and changes of settings that took effect, the oldest first; at most [`DONE_COMMANDS_KEPT`]. One of them that comes
+    /// again (from a client, or from the broker when a worker died before it acknowledged) is recognised by it.
+    #[serde(default)]
+    pub done_commands: Vec<CommandId>,
+    /// How its media is treated.
+    #[serde(default, skip_serializing_if = "SessionSettings::is_default")]
+    pub settings: SessionSettings,
+    /// Whose tokens were revoked, the latest last; at most [`REVOCATIONS_KEPT`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revocations: Vec<Revocation>,
 }
 
+/// How many done joins, leaves and changes of settings a session remembers: more than come in while one of them can still come again, which
+/// is until its deadline, a minute.
+pub const DONE_COMMANDS_KEPT: usize = 256;
+
+/// Of how many participants a session remembers that their tokens were revoked. Only who may remove others can push somebody
+/// out of this list.
+pub const REVOCATIONS_KEPT: usize = 512;
+
 impl Session {
+    /// Whether a token of this participant that was issued then has been revoked since.
+    pub fn has_revoked(&self, participant: ParticipantId, issued_at: UnixMillis) -> bool {
+        self.revocations.iter().any(|it| it.participant_id == participant && issued_at <= it.at)
+    }
+
     pub fn participant(&self, id: ParticipantId) -> Option<&Participant> {
         self.participants.iter().find(|participant| participant.id == id)
     }
@@ -115,6 +156,11 @@ impl Session {
     /// Whether this pipeline is the session's, as the current one or as one that drains behind it.
     pub fn has_pipeline(&self, id: PipelineId) -> bool {
         self.pipelines.iter().any(|pipeline| pipeline.id == id)
+    }
+
+    /// Whether this join, leave or change of settings took effect already.
+    pub fn has_done(&self, command: CommandId) -> bool {
+        self.done_commands.contains(&command)
     }
 
     /// The pipeline that hosts the session now, when there is one. Those behind it drain.
@@ -137,6 +183,41 @@ pub struct TimelineEntry {
     pub what: String,
     pub cause: Cause,
     pub participant_id: Option<ParticipantId>,
+    /// The track that it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub track: Option<TrackNote>,
+    #[serde(default, skip_serializing_if = "Owed::is_nothing")]
+    pub webhooks: Owed,
+}
+
+/// A track in a timeline: what it is, where that is said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TrackNote {
+    pub id: TrackId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<TrackKind>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<TrackSource>,
+}
+
+/// Which receivers of webhooks have yet to be told of a timeline entry.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct Owed {
+    /// By [`crate::webhook::receiver_id`].
+    pub to: Vec<String>,
+    /// Those that were not told in time.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub given_up: Vec<String>,
+    /// When it was owed again after it had been given up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<UnixMillis>,
+}
+
+impl Owed {
+    fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Why something happened, as far as it is known.

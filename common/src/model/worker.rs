@@ -22,6 +22,9 @@ pub struct WorkerLoad {
     /// Cores in use by the process over the last heartbeat interval (1.0 = one core).
     pub cpu: f64,
     pub packets_per_second: f64,
+    /// Bits received and sent in a second.
+    #[serde(default)]
+    pub bits_per_second: f64,
     pub endpoints: i64,
     pub pipelines: i64,
     /// A limit of the worker is reached: it takes nobody more for now.

@@ -1,11 +1,5 @@
 //! Counts and times every call of a store; the wrapper that [`crate::connect`] puts around both back ends.
 //!
-//! | metric | labels |
-//! |---|---|
-//! | `switchyard_store_operations_total` | `operation` = the method, `outcome` = `ok`, `refused` (a guard did not hold), `unavailable`, `history_lost`, `internal` |
-//! | `switchyard_store_operation_seconds` (histogram) | `operation` |
-//! | `switchyard_store_connected` (gauge, 0 or 1) | |
-//!
 //! A call that its caller dropped is not counted.
 
 use std::time::{Duration, Instant};
@@ -17,11 +11,43 @@ use super::{
     Guarded, Inserted, Outlined, RemoveIf, ResumeToken, SessionFilter, SessionOutline, SessionWatch, Store,
     StoreErrorKind, StoreResult,
 };
+use crate::catalogue::Metric;
+use crate::catalogue::Values::{Listed, Named};
 use crate::model::{
-    EndpointId, EndpointState, Participant, ParticipantId, Pipeline, PipelineId, RunId, Session, SessionId,
-    TimelineEntry, Track, TrackId, Worker, WorkerId,
+    CommandId, EndpointId, EndpointState, EventId, InstanceId, Participant, ParticipantId, Pipeline,
+    PipelineId, Rating, RunId, Session, SessionId, SessionSettings, TimelineEntry, Track, TrackId, Worker,
+    WorkerId,
 };
+use crate::spans::{KeyValue, Kind, Span};
 use crate::time::UnixMillis;
+
+/// What a process that talks to a store shows.
+pub const METRICS: &[Metric] = &[
+    Metric::gauge("switchyard_store_connected", &[], "1 while the store is reachable"),
+    Metric::counter(
+        "switchyard_store_operations_total",
+        &[
+            ("operation", Named("the call")),
+            ("outcome", Listed(&["ok", "refused", "unavailable", "history_lost", "internal"])),
+        ],
+        "calls; `refused`: a guard did not hold, as when somebody else was first",
+    ),
+    Metric::histogram(
+        "switchyard_store_operation_seconds",
+        &[("operation", Named("the call"))],
+        "from a call to its answer",
+    ),
+    Metric::counter(
+        "switchyard_store_unreadable_documents_total",
+        &[("collection", Listed(&["sessions", "workers", "events", "ratings"]))],
+        "documents that are not as this version writes them",
+    ),
+    Metric::histogram(
+        "switchyard_store_change_lag_seconds",
+        &[],
+        "from a change of a session at the store to its arrival here by the change stream; with the difference of both clocks",
+    ),
+];
 
 /// A store whose calls are counted.
 pub struct Metered<S>(S);
@@ -87,12 +113,19 @@ async fn measured<T: Outcome>(
     operation: &'static str,
     call: impl Future<Output = StoreResult<T>> + Send,
 ) -> StoreResult<T> {
+    let span = Span::below(Kind::Store, "store", operation);
     let started = Instant::now();
-    let result = call.await;
+    let result = span.around(call).await;
     let took = started.elapsed();
     metrics::histogram!("switchyard_store_operation_seconds", "operation" => operation)
         .record(took.as_secs_f64());
     let outcome = result.outcome();
+    span.say(|| {
+        [KeyValue::new("db.operation.name", operation), KeyValue::new("switchyard.outcome", outcome)]
+    });
+    if result.is_err() {
+        span.fail(outcome);
+    }
     // In the span of the command that it belongs to.
     tracing::debug!(
         operation,
@@ -209,8 +242,31 @@ impl<S: Store> Store for Metered<S> {
         session: SessionId,
         participant: ParticipantId,
         only_if: RemoveIf,
+        by: Option<CommandId>,
     ) -> StoreResult<Guarded> {
-        measured("remove_participant", self.0.remove_participant(session, participant, only_if)).await
+        measured("remove_participant", self.0.remove_participant(session, participant, only_if, by)).await
+    }
+
+    async fn revoke(
+        &self,
+        session: SessionId,
+        participant: ParticipantId,
+        at: UnixMillis,
+    ) -> StoreResult<Guarded> {
+        measured("revoke", self.0.revoke(session, participant, at)).await
+    }
+
+    async fn note_done(&self, session: SessionId, command: CommandId) -> StoreResult<Guarded> {
+        measured("note_done", self.0.note_done(session, command)).await
+    }
+
+    async fn set_settings(
+        &self,
+        session: SessionId,
+        settings: &SessionSettings,
+        by: CommandId,
+    ) -> StoreResult<Guarded> {
+        measured("set_settings", self.0.set_settings(session, settings, by)).await
     }
 
     async fn close_session(&self, session: SessionId, at: UnixMillis) -> StoreResult<Guarded> {
@@ -273,6 +329,59 @@ impl<S: Store> Store for Metered<S> {
         limit: usize,
     ) -> StoreResult<Vec<TimelineEntry>> {
         measured("timeline", self.0.timeline(session, after, limit)).await
+    }
+
+    async fn sessions_owed(
+        &self,
+        to: &str,
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> StoreResult<Vec<SessionId>> {
+        measured("sessions_owed", self.0.sessions_owed(to, after, limit)).await
+    }
+
+    async fn owed(&self, to: &str, session: SessionId, limit: usize) -> StoreResult<Vec<TimelineEntry>> {
+        measured("owed", self.0.owed(to, session, limit)).await
+    }
+
+    async fn settle_owed(&self, to: &str, entry: EventId, given_up: bool) -> StoreResult<bool> {
+        measured("settle_owed", self.0.settle_owed(to, entry, given_up)).await
+    }
+
+    async fn given_up(
+        &self,
+        to: &[String],
+        after: Option<EventId>,
+        limit: usize,
+    ) -> StoreResult<Vec<TimelineEntry>> {
+        measured("given_up", self.0.given_up(to, after, limit)).await
+    }
+
+    async fn owe_again(&self, to: &str, entry: EventId, since: UnixMillis) -> StoreResult<bool> {
+        measured("owe_again", self.0.owe_again(to, entry, since)).await
+    }
+
+    async fn take_lease(
+        &self,
+        name: &str,
+        holder: InstanceId,
+        now: UnixMillis,
+        until: UnixMillis,
+    ) -> StoreResult<bool> {
+        measured("take_lease", self.0.take_lease(name, holder, now, until)).await
+    }
+
+    async fn put_rating(&self, rating: &Rating) -> StoreResult<bool> {
+        measured("put_rating", self.0.put_rating(rating)).await
+    }
+
+    async fn ratings(
+        &self,
+        session: SessionId,
+        after: Option<ParticipantId>,
+        limit: usize,
+    ) -> StoreResult<Vec<Rating>> {
+        measured("ratings", self.0.ratings(session, after, limit)).await
     }
 
     fn connected(&self) -> watch::Receiver<bool> {

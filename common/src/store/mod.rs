@@ -10,6 +10,8 @@
 //! - **Acknowledged means stored** (majority), read back by every process from then on.
 //! - **Unique ids:** two inserts of one id have one winner; the other gets what the winner stored.
 //! - **Retried writes** that already took effect are successes, not conflicts.
+//! - **Joins and leaves once:** a session remembers the last [`DONE_COMMANDS_KEPT`](crate::model::DONE_COMMANDS_KEPT) of
+//!   them that took effect, written with their effect; that one of them is not done yet is part of its guard.
 //! - **Watching:** see [`SessionWatch`].
 //!
 //! Cancellation: dropping a write future may or may not have written.
@@ -21,8 +23,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::model::{
-    Endpoint, EndpointId, EndpointState, Participant, ParticipantId, ParticipantState, Pipeline, PipelineId,
-    RunId, Session, SessionId, TimelineEntry, Track, TrackId, Worker, WorkerId,
+    CommandId, Endpoint, EndpointId, EndpointState, EventId, InstanceId, Participant, ParticipantId,
+    ParticipantState, Pipeline, PipelineId, Rating, RunId, Session, SessionId, SessionSettings,
+    TimelineEntry, Track, TrackId, Worker, WorkerId,
 };
 use crate::time::UnixMillis;
 
@@ -30,10 +33,14 @@ use crate::time::UnixMillis;
 pub mod conformance;
 pub mod embedded;
 pub mod metered;
+#[cfg(feature = "servers")]
 pub mod mongodb;
 
 /// How long a timeline entry is kept after it was appended.
 pub const TIMELINE_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// How long a rating is kept after it was last changed: longer than the session that it is about.
+pub const RATINGS_KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Most entries that [`Store::timeline`] gives.
 pub const TIMELINE_LIMIT: usize = 1_000;
@@ -92,6 +99,9 @@ pub struct SessionFilter {
     pub open_only: bool,
     /// Only those that have a pipeline on this worker, the current one or one that drains.
     pub worker_id: Option<WorkerId>,
+    /// Only those that have this text in their id or name, or in the id or name of somebody in them, in whatever case
+    /// (of letters beyond ASCII as the store has it). No index helps: every session that is left by the rest is looked at.
+    pub search: Option<String>,
     /// Only ids after this one; results are in id order.
     pub after: Option<SessionId>,
     /// At most this many; 0 means 1,000.
@@ -177,6 +187,18 @@ fn participant_state_for(endpoint: EndpointState) -> ParticipantState {
     }
 }
 
+/// Whether what a done join put there still stands: then it may be put there again, by a try that does not know that the one
+/// before it got so far.
+fn still_stands(session: &Session, participant: &Participant) -> bool {
+    let pipeline = |of: &Participant| of.endpoint.as_ref().map(|endpoint| endpoint.pipeline_id);
+    let is_closed = |endpoint: &Endpoint| endpoint.state == EndpointState::Closed;
+    session.participant(participant.id).is_some_and(|entry| {
+        entry.command_id == participant.command_id
+            && pipeline(entry) == pipeline(participant)
+            && !entry.endpoint.as_ref().is_some_and(is_closed)
+    })
+}
+
 /// Whether the session is as a placement of this pipeline (or a move to it) at this epoch left it: then a repeated one
 /// succeeded.
 fn is_placed(session: &Session, expected_epoch: i64, pipeline: PipelineId) -> bool {
@@ -206,7 +228,7 @@ pub enum SessionChangeKind {
     Deleted,
 }
 
-/// Sessions, workers and the timeline.
+/// Sessions, workers, the timeline and ratings.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     // -- sessions
@@ -258,7 +280,9 @@ pub trait Store: Send + Sync + 'static {
     /// still on it ends as in [`Store::drop_pipeline`]; the epoch stays, because the session's place does not change.
     async fn retire_pipeline(&self, session: SessionId, pipeline: PipelineId) -> StoreResult<Guarded>;
 
-    /// Adds the participant, or replaces the entry of the same id (a rejoin). Guard = open, `epoch == epoch`.
+    /// Adds the participant, or replaces the entry of the same id (a rejoin), and notes its join as done. Guard = open,
+    /// `epoch == epoch`, and its join is not done yet, or what it put there still stands: the participant's entry is by
+    /// that join, its endpoint on the same pipeline and not closed; and the token it joined with is not revoked.
     async fn put_participant(
         &self,
         session: SessionId,
@@ -295,12 +319,36 @@ pub trait Store: Send + Sync + 'static {
         muted: bool,
     ) -> StoreResult<Guarded>;
 
-    /// Guard = the participant is there, and as `only_if` says.
+    /// Removes the participant, and notes the leave that does it (if it is one) as done. Guard = the participant is there,
+    /// as `only_if` says, and that leave is not done yet.
     async fn remove_participant(
         &self,
         session: SessionId,
         participant: ParticipantId,
         only_if: RemoveIf,
+        by: Option<CommandId>,
+    ) -> StoreResult<Guarded>;
+
+    /// Revokes the participant's tokens that were issued up to `at`, or up to the later time that is noted already; of the
+    /// session's oldest revocations those above [`REVOCATIONS_KEPT`](crate::model::REVOCATIONS_KEPT) are forgotten. Whether
+    /// the participant is there does not matter. Guard = open. The same once more changes nothing.
+    async fn revoke(
+        &self,
+        session: SessionId,
+        participant: ParticipantId,
+        at: UnixMillis,
+    ) -> StoreResult<Guarded>;
+
+    /// Notes a join or leave as done: one that found nothing to do. Guard = open, not done yet.
+    async fn note_done(&self, session: SessionId, command: CommandId) -> StoreResult<Guarded>;
+
+    /// Puts these settings in place of the session's own, with the revision after its own, and notes the change as done.
+    /// Guard = open, not done yet.
+    async fn set_settings(
+        &self,
+        session: SessionId,
+        settings: &SessionSettings,
+        by: CommandId,
     ) -> StoreResult<Guarded>;
 
     /// Closes it: `state`, `closed_at`, no participants, no pipelines. Guard = open.
@@ -348,6 +396,57 @@ pub trait Store: Send + Sync + 'static {
     /// are kept for [`TIMELINE_KEPT`]; a timeline that has lost all of them begins at 1 again.
     async fn timeline(&self, session: SessionId, after: i64, limit: usize)
     -> StoreResult<Vec<TimelineEntry>>;
+
+    // -- webhooks
+
+    /// The sessions with timeline entries that are owed to this receiver of webhooks ([`Owed`](crate::model::Owed)), in
+    /// id order: at most `limit`, of those after `after`.
+    async fn sessions_owed(
+        &self,
+        to: &str,
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> StoreResult<Vec<SessionId>>;
+    /// The entries of a session that are owed to this receiver, by number, at most `limit`.
+    async fn owed(&self, to: &str, session: SessionId, limit: usize) -> StoreResult<Vec<TimelineEntry>>;
+    /// Notes that an entry is not owed to this receiver any more: it was told, or that was given up. Guard = it is owed.
+    async fn settle_owed(&self, to: &str, entry: EventId, given_up: bool) -> StoreResult<bool>;
+    /// The entries that were given up for one of these receivers, by id: at most `limit`, of those after `after`.
+    async fn given_up(
+        &self,
+        to: &[String],
+        after: Option<EventId>,
+        limit: usize,
+    ) -> StoreResult<Vec<TimelineEntry>>;
+    /// Owes an entry again, from `since` on. Guard = it was given up for this receiver.
+    async fn owe_again(&self, to: &str, entry: EventId, since: UnixMillis) -> StoreResult<bool>;
+
+    // -- leases
+
+    /// Takes or prolongs the lease of this name: guard = nobody has it, or this holder, or it ran out (`until` before
+    /// `now`). Of several who try at once one gets `true`.
+    async fn take_lease(
+        &self,
+        name: &str,
+        holder: InstanceId,
+        now: UnixMillis,
+        until: UnixMillis,
+    ) -> StoreResult<bool>;
+
+    // -- ratings
+
+    /// Puts a participant's rating of its call in place of its earlier one, if there is one. What is known of the network
+    /// stays when this brings nothing newer. Guard = no later rating of it is stored (`at`); `false`: one is. Whether the
+    /// session is (still) there does not matter. The same once more changes nothing.
+    async fn put_rating(&self, rating: &Rating) -> StoreResult<bool>;
+    /// A session's ratings in the order of participants' ids: at most `limit`, of those after `after`. They are kept for
+    /// [`RATINGS_KEPT`].
+    async fn ratings(
+        &self,
+        session: SessionId,
+        after: Option<ParticipantId>,
+        limit: usize,
+    ) -> StoreResult<Vec<Rating>>;
 
     // -- health
 

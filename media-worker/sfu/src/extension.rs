@@ -76,7 +76,11 @@ impl ExtensionIds {
 
 /// From a publisher's ids to a subscriber's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct IdMap([u8; MAX_ID as usize + 1]);
+pub struct IdMap {
+    ids: [u8; MAX_ID as usize + 1],
+    /// The subscriber's id of the dependency descriptor, or 0.
+    descriptor: u8,
+}
 
 impl IdMap {
     /// Maps every end-to-end extension that both sides know.
@@ -84,20 +88,30 @@ impl IdMap {
         let mut map = Self::default();
         for extension in Extension::ALL.into_iter().filter(|extension| extension.is_end_to_end()) {
             if let (Some(from), Some(to)) = (publisher.id(extension), subscriber.id(extension)) {
-                map.0[usize::from(from)] = to;
+                map.ids[usize::from(from)] = to;
             }
         }
+        map.descriptor = map.target(publisher.id(Extension::DependencyDescriptor).unwrap_or(0)).unwrap_or(0);
         map
     }
 
     fn target(&self, id: u8) -> Option<u8> {
-        self.0.get(usize::from(id)).copied().filter(|id| *id != 0)
+        self.ids.get(usize::from(id)).copied().filter(|id| *id != 0)
     }
 
     /// Appends the extension block (profile, length, elements, padding) with the mapped elements of the
-    /// received block to `out`. Returns whether there was anything to append.
-    pub fn write(&self, profile: u16, block: &[u8], out: &mut Vec<u8>) -> bool {
-        let mapped = || elements(profile, block).filter_map(|(id, value)| Some((self.target(id)?, value)));
+    /// received block to `out`. `frame_number`: what the dependency descriptor is to say instead of its own. `own`: an
+    /// element of this hop's own behind them, its id and at most 16 bytes. Returns whether there was anything to append.
+    pub fn write(
+        &self,
+        profile: u16,
+        block: &[u8],
+        frame_number: Option<u16>,
+        own: Option<(u8, &[u8])>,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let mapped =
+            || elements(profile, block).filter_map(|(id, value)| Some((self.target(id)?, value))).chain(own);
         let mut wide = false;
         let mut any = false;
         for (_, value) in mapped() {
@@ -118,6 +132,13 @@ impl IdMap {
                 out.push(id << 4 | (value.len() as u8 - 1));
             }
             out.extend_from_slice(value);
+            if let Some(number) = frame_number
+                && id == self.descriptor
+                && value.len() >= 3
+            {
+                let at = out.len() - value.len() + 1;
+                out[at..at + 2].copy_from_slice(&number.to_be_bytes());
+            }
         }
         while !(out.len() - start).is_multiple_of(4) {
             out.push(0);
@@ -205,14 +226,14 @@ mod tests {
         let subscriber = ids(&[(Extension::Mid, 9), (Extension::AudioLevel, 10)]);
         let map = IdMap::between(&publisher, &subscriber);
         let mut out = Vec::new();
-        assert!(map.write(0xbede, &[0x10, 0x7f, 0x31, 0x00, 0x09, 0x40, b'0', 0], &mut out));
+        assert!(map.write(0xbede, &[0x10, 0x7f, 0x31, 0x00, 0x09, 0x40, b'0', 0], None, None, &mut out));
         assert_eq!(out, [0xbe, 0xde, 0, 1, 0xa0, 0x7f, 0, 0]);
     }
 
     #[test]
     fn nothing_is_written_when_nothing_is_forwarded() {
         let mut out = Vec::new();
-        assert!(!IdMap::default().write(0xbede, &[0x10, 0x7f], &mut out));
+        assert!(!IdMap::default().write(0xbede, &[0x10, 0x7f], None, None, &mut out));
         assert!(out.is_empty());
     }
 
@@ -222,9 +243,34 @@ mod tests {
         let mut block = vec![8, 20];
         block.extend([7; 20]);
         let mut out = Vec::new();
-        assert!(IdMap::between(&both, &both).write(0x1000, &block, &mut out));
+        assert!(IdMap::between(&both, &both).write(0x1000, &block, None, None, &mut out));
         assert_eq!(out[..6], [0x10, 0, 0, 6, 8, 20]);
         assert_eq!(elements(0x1000, &out[4..]).collect::<Vec<_>>(), [(8, &[7u8; 20][..])]);
+    }
+
+    #[test]
+    fn the_dependency_descriptor_gets_another_frame_number() {
+        let ids = ids(&[(Extension::AudioLevel, 1), (Extension::DependencyDescriptor, 2)]);
+        let map = IdMap::between(&ids, &ids);
+        let mut out = Vec::new();
+        assert!(map.write(0xbede, &[0x10, 0x7f, 0x22, 0xc1, 0, 9, 0, 0], Some(0x1234), None, &mut out));
+        assert_eq!(out[4..], [0x10, 0x7f, 0x22, 0xc1, 0x12, 0x34, 0, 0]);
+        out.clear();
+        assert!(map.write(0xbede, &[0x21, 0xc1, 9, 0], Some(0x1234), None, &mut out));
+        assert_eq!(out[4..], [0x21, 0xc1, 9, 0], "too short to be one");
+    }
+
+    #[test]
+    fn an_element_of_this_hop_stands_behind_the_others() {
+        let mut ids = ExtensionIds::default();
+        ids.set(Extension::AudioLevel, 3);
+        let map = IdMap::between(&ids, &ids);
+        let mut out = Vec::new();
+        assert!(map.write(ONE_BYTE_PROFILE, &[0x30, 7, 0, 0], None, Some((5, &[1, 2])), &mut out));
+        assert_eq!(out, [0xbe, 0xde, 0, 2, 0x30, 7, 0x51, 1, 2, 0, 0, 0]);
+        out.clear();
+        assert!(map.write(0, &[], None, Some((5, &[1, 2])), &mut out), "also alone");
+        assert_eq!(out, [0xbe, 0xde, 0, 1, 0x51, 1, 2, 0]);
     }
 
     proptest! {
@@ -244,7 +290,7 @@ mod tests {
             let expected: Vec<_> =
                 elements(profile, &block).filter_map(|(id, value)| Some((map.target(id)?, value.to_vec()))).collect();
             let mut out = Vec::new();
-            prop_assert_eq!(map.write(profile, &block, &mut out), !expected.is_empty());
+            prop_assert_eq!(map.write(profile, &block, None, None, &mut out), !expected.is_empty());
             if !out.is_empty() {
                 prop_assert_eq!(out.len() % 4, 0);
                 let written = u16::from_be_bytes([out[0], out[1]]);

@@ -11,11 +11,22 @@
 //!
 //! | module | decides |
 //! |---|---|
+//! | [`bandwidth`] | how much a subscriber's path carries, and which layers that is enough for |
 //! | [`session`] | the table: publications, subscriptions, mute, who gets a packet |
 //! | [`rewrite`] | sequence numbers and timestamps without gaps or jumps for each subscription |
+//! | [`layers`] | what a publication consists of, measured; what a subscription should get |
+//! | [`ladder`] | which of its layers are worth having, step by step |
+//! | [`demand`] | how many encodings its publisher should send |
+//! | [`encoding`] | one encoding as it arrives: its source, its clock, whether it is alive |
+//! | [`select`] | which layers of an encoding a subscription gets, and where that changes |
+//! | [`pictures`] | picture ids and frame numbers, continued across all of that |
+//! | [`numbering`] | numbers without gaps for what is withheld |
 //! | [`wrapping`] | comparison of numbers that wrap (RFC 1982, RFC 3550) |
-//! | [`keyframe`] | where a keyframe starts, in VP8, VP9, H.264 and AV1 payloads |
+//! | [`descriptor`] | what packets say about frames and layers: VP8, VP9, H.264, AV1, dependency descriptor |
+//! | [`keyframe`] | where a keyframe starts |
 //! | [`request`] | how often a publisher is asked for a keyframe |
+//! | [`speaker`] | who speaks, smoothed from audio levels |
+//! | [`loudest`] | which voices of a large room are forwarded |
 //! | [`extension`] | which header extension goes out under which id (RFC 8285) |
 //! | [`counters`] | what was forwarded, and every drop by its reason |
 //!
@@ -35,18 +46,34 @@
 //! # }
 //! ```
 
+pub mod bandwidth;
 pub mod counters;
+pub mod demand;
+pub mod descriptor;
+pub mod encoding;
 pub mod extension;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod keyframe;
+pub mod ladder;
+pub mod layers;
+pub mod loudest;
+pub mod numbering;
 pub mod packet;
+pub mod pictures;
 pub mod request;
 pub mod rewrite;
+pub mod select;
 pub mod session;
 mod slab;
+pub mod speaker;
 pub mod wrapping;
 
 pub use counters::Counters;
+pub use descriptor::{Patch, Resolution};
 pub use extension::{Extension, ExtensionIds, IdMap};
+pub use layers::{EncodingId, Layer, MAX_ENCODINGS, Target};
 pub use packet::{Codec, Packet};
-pub use session::{Output, PublicationId, Session, SubscriptionId};
+pub use session::{Current, Output, PublicationId, Session, Standing, SubscriptionId};
 pub use wrapping::{Sequence, Timestamp};

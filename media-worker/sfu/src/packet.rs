@@ -1,6 +1,6 @@
 //! What the core knows of a packet: its codec, its numbers, and two byte ranges.
 
-use crate::{Sequence, Timestamp};
+use crate::{EncodingId, Sequence, Timestamp};
 
 /// The codecs that are forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,6 +21,17 @@ impl Codec {
         }
     }
 
+    /// As `RTCRtpCodec.mimeType` says it (W3C webrtc, section 5.2.9).
+    pub const fn mime_type(self) -> &'static str {
+        match self {
+            Self::Opus => "audio/opus",
+            Self::Vp8 => "video/VP8",
+            Self::Vp9 => "video/VP9",
+            Self::H264 => "video/H264",
+            Self::Av1 => "video/AV1",
+        }
+    }
+
     /// Whether a decoder can only start at a keyframe.
     pub const fn is_video(self) -> bool {
         !matches!(self, Self::Opus)
@@ -30,6 +41,7 @@ impl Codec {
 /// One received RTP packet, borrowed from wherever its bytes are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Packet<'a> {
+    pub encoding: EncodingId,
     pub ssrc: u32,
     pub sequence: Sequence,
     pub timestamp: Timestamp,
@@ -43,9 +55,10 @@ pub struct Packet<'a> {
 }
 
 impl<'a> Packet<'a> {
-    /// A packet without marker and extensions.
+    /// A packet of the first encoding, without marker and extensions.
     pub fn new(ssrc: u32, sequence: u16, timestamp: u32, payload: &'a [u8]) -> Self {
         Self {
+            encoding: EncodingId::default(),
             ssrc,
             sequence: Sequence(sequence),
             timestamp: Timestamp(timestamp),

@@ -11,6 +11,9 @@ pub struct Key<T> {
 }
 
 impl<T> Key<T> {
+    /// Names no occupant, ever.
+    pub(crate) const NOTHING: Self = Self { index: u32::MAX, generation: 0, of: PhantomData };
+
     /// A small number, unique among the present occupants; reused after removal.
     pub const fn index(self) -> usize {
         self.index as usize

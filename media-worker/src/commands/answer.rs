@@ -4,6 +4,7 @@ use common::message::{Answer, ReplyBody, Target};
 
 use super::{Invocation, Outcome, endpoint};
 use crate::context::Context;
+use crate::spans;
 
 pub(super) async fn answer(
     context: &Context,
@@ -12,7 +13,7 @@ pub(super) async fn answer(
     answer: &Answer,
 ) -> Outcome {
     endpoint::once(context, invocation, target, None, async |endpoint, _memory| {
-        context.media.answer(endpoint.id, answer.clone()).await?;
+        spans::media("negotiate", "answer", context.media.answer(endpoint.id, answer.clone())).await?;
         Ok(ReplyBody::Accepted)
     })
     .await

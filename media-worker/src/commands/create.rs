@@ -1,7 +1,7 @@
 //! Create session: inserts the document; the change stream then makes every worker attach.
 
 use common::message::{ErrorCode, ReplyBody};
-use common::model::{CommandId, Session, SessionId, SessionState};
+use common::model::{CommandId, Session, SessionId, SessionSettings, SessionState};
 use common::store::Inserted;
 use common::time::UnixMillis;
 
@@ -14,6 +14,7 @@ pub(super) async fn create(
     session_id: SessionId,
     name: Option<String>,
     key_id: &str,
+    settings: SessionSettings,
 ) -> Outcome {
     let session = Session {
         id: session_id,
@@ -27,6 +28,9 @@ pub(super) async fn create(
         pipelines: Vec::new(),
         participants: Vec::new(),
         previous_worker_id: None,
+        done_commands: Vec::new(),
+        settings,
+        revocations: Vec::new(),
     };
     let session = match context.store.insert_session(&session).await? {
         Inserted::New => {
@@ -41,7 +45,7 @@ pub(super) async fn create(
         }
     };
     match session.state {
-        SessionState::Open => Ok(Done::Reply(ReplyBody::SessionCreated { session })),
+        SessionState::Open => Ok(Done::Reply(ReplyBody::SessionCreated { session: Box::new(session) })),
         SessionState::Closed => Err(refuse(ErrorCode::SessionClosed, "the session with this id has ended")),
     }
 }

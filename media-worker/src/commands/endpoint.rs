@@ -1,4 +1,4 @@
-//! What the endpoint commands (offer, answer, candidates, mute) have in common: find the endpoint, do the
+//! What the endpoint commands (offer, answer, candidates, subscription, mute) have in common: find the endpoint, do the
 //! command once, store what it changed, and only then tell.
 
 use common::message::{ReplyBody, Target};

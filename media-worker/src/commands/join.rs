@@ -15,10 +15,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::message::{
-    Answer, CommandError, ErrorCode, EventBody, JoinReply, Joined, Offer, ReplyBody, Target,
+    Answer, CommandError, ErrorCode, EventBody, Fixed, JoinReply, Joined, Offer, ReplyBody, Target,
 };
 use common::model::{
-    Cause, CommandId, Endpoint, EndpointId, EndpointState, Grants, Participant, ParticipantId,
+    Bitrates, Cause, CommandId, Endpoint, EndpointId, EndpointState, Grants, Participant, ParticipantId,
     ParticipantState, Pipeline, PipelineId, PipelineState, Session, SessionId, SessionState, WorkerId,
 };
 use common::store::Guarded;
@@ -27,11 +27,12 @@ use common::time::UnixMillis;
 use super::{Done, Failure, Invocation, Outcome, forward, offer, refuse};
 use crate::context::{Context, Lane, endpoint_gone};
 use crate::drain;
-use crate::media::OpenEndpoint;
+use crate::media::{OpenEndpoint, Treatment};
 use crate::peers::{self, Finding};
 use crate::placement::{self, Home};
 use crate::registry::{LiveEndpoint, Memory};
 use crate::report::To;
+use crate::spans::{self, Traced};
 use crate::sync::{forget, tell_replaced};
 use crate::timeline;
 
@@ -49,6 +50,12 @@ pub(super) struct Join<'a> {
     pub grants: Grants,
     pub server_offers: bool,
     pub offer: Option<&'a Offer>,
+    /// To what its client lowers its bit rates.
+    pub lowered: Bitrates,
+    pub last_n: Option<u16>,
+    pub fixed: Option<Fixed>,
+    /// Absent: the backend joins it.
+    pub token_issued_at: Option<UnixMillis>,
 }
 
 pub(super) async fn join(context: &Context, invocation: &Invocation, join: &Join<'_>) -> Outcome {
@@ -60,8 +67,14 @@ pub(super) async fn join(context: &Context, invocation: &Invocation, join: &Join
         if session.state == SessionState::Closed {
             return Err(refuse(ErrorCode::SessionClosed, "the session has ended"));
         }
-        if let Some(reply) = repeat(context, &session, join).await? {
-            return Ok(Done::Reply(reply));
+        if join.token_issued_at.is_some_and(|at| session.has_revoked(join.participant_id, at)) {
+            return Err(refuse(
+                ErrorCode::TokenRevoked,
+                "the participant was removed after the token was issued",
+            ));
+        }
+        if let Some(done) = repeat(context, invocation, &session, join).await? {
+            return Ok(done);
         }
         let Some((session, pipeline)) = settle(context, session, &unreachable).await? else { continue };
         let is_here = pipeline.worker_id == context.worker_id;
@@ -96,11 +109,17 @@ fn is_empty(session: &Session, pipeline: &Pipeline) -> bool {
     !endpoints.any(|endpoint| endpoint.pipeline_id == pipeline.id)
 }
 
-/// The reply of an earlier try of the same command. `None`: there was none, or it did not get as far as a reply.
+/// What an earlier try of the same command came to. `None`: there was none, or it ended half-way and is to be done again.
 ///
-/// A join whose endpoint has come and gone (or died with its worker) is not done again: whoever sent it has its reply, and
-/// its client rejoins with a command of its own. Doing it again would bring in a ghost.
-async fn repeat(context: &Context, session: &Session, join: &Join<'_>) -> Result<Option<ReplyBody>, Failure> {
+/// A join whose endpoint has come and gone (or died with its worker), or whose participant has joined anew since, is not
+/// done again: whoever sent it has its reply, and its client rejoins with a command of its own. Doing it again would bring
+/// in a ghost, or throw out who is there now.
+async fn repeat(
+    context: &Context,
+    invocation: &Invocation,
+    session: &Session,
+    join: &Join<'_>,
+) -> Result<Option<Done>, Failure> {
     if context.registry.join_has_ended(join.command_id) {
         return Err(endpoint_gone().into());
     }
@@ -108,18 +127,29 @@ async fn repeat(context: &Context, session: &Session, join: &Join<'_>) -> Result
         .participant(join.participant_id)
         .filter(|participant| participant.command_id == join.command_id)
         .and_then(|participant| participant.endpoint.as_ref());
-    let Some(endpoint) = endpoint else { return Ok(None) };
+    let Some(endpoint) = endpoint else {
+        return if session.has_done(join.command_id) { Err(endpoint_gone().into()) } else { Ok(None) };
+    };
     if endpoint.state == EndpointState::Closed {
         return Err(endpoint_gone().into());
     }
-    // Unknown here: the worker that hosts it recognises it, or an earlier try here failed after all and is replaced.
-    let Some(live) = context.registry.endpoint(endpoint.id) else { return Ok(None) };
-    let memory = live.memory.lock().await;
-    let mut reply = memory.join_reply.clone().filter(|_| !memory.gone);
-    if let Some(ReplyBody::Joined(reply)) = &mut reply {
+    if let Some(live) = context.registry.endpoint(endpoint.id) {
+        let memory = live.memory.lock().await;
+        let reply = memory.join_reply.clone().filter(|_| !memory.gone);
+        let Some(ReplyBody::Joined(mut reply)) = reply else { return Err(endpoint_gone().into()) };
         reply.joined.others = others(session, join.participant_id);
+        return Ok(Some(Done::Reply(ReplyBody::Joined(reply))));
     }
-    Ok(reply)
+    // Hosted elsewhere: the worker there recognises it. Here: an earlier try was stored and does not know it.
+    if session.pipeline().is_some_and(|current| current.id == endpoint.pipeline_id) {
+        return Ok(None);
+    }
+    // The session has moved on since; the endpoint lives on where it was until its client lets go of it.
+    let host = endpoint.worker_id;
+    if host != context.worker_id && forward(context, invocation, host).await? {
+        return Ok(Some(Done::Forwarded));
+    }
+    Err(endpoint_gone().into())
 }
 
 /// The session's pipeline on a living worker, placed now if there is none. `None`: look at the session again.
@@ -153,7 +183,7 @@ async fn settle(
     };
     let mut workers = context.store.workers().await?;
     workers.retain(|worker| !unreachable.contains(&worker.id));
-    let worker_id = placement::choose(&workers, session.previous_worker_id, now)
+    let worker_id = placement::choose(&workers, session.previous_worker_id, session.id, now)
         .ok_or_else(|| unavailable("no worker takes sessions now"))?;
     let pipeline = Pipeline { id: PipelineId::new(), worker_id, state: PipelineState::Ready };
     match context.store.place_pipeline(session.id, session.epoch, &pipeline).await? {
@@ -186,6 +216,8 @@ async fn admit(
         memory: tokio::sync::Mutex::default(),
         held_back: Mutex::new(Some(Vec::new())),
         connected_once: AtomicBool::new(false),
+        quality: Mutex::default(),
+        traced: Traced::here(),
     });
     // Held until the join is stored: what the connection reports meanwhile waits for that.
     let mut memory = live.memory.lock().await;
@@ -224,29 +256,43 @@ async fn open(
     live: &LiveEndpoint,
     memory: &mut Memory,
 ) -> Result<Option<(Session, Participant, Option<Answer>)>, Failure> {
-    context
-        .media
-        .open_endpoint(OpenEndpoint {
-            endpoint_id: live.id,
-            pipeline_id: live.pipeline_id,
-            participant_id: live.participant_id,
-            can_publish: join.grants.can_publish,
-            can_subscribe: join.grants.can_subscribe,
-            server_offers: join.server_offers,
-        })
-        .await?;
+    let joined_at = UnixMillis::now();
+    let opening = context.media.open_endpoint(OpenEndpoint {
+        endpoint_id: live.id,
+        pipeline_id: live.pipeline_id,
+        participant_id: live.participant_id,
+        can_publish: join.grants.can_publish,
+        can_subscribe: join.grants.can_subscribe,
+        server_offers: join.server_offers,
+        treatment: Treatment {
+            settings: session.settings.clone(),
+            bitrates: join.grants.bitrates,
+            lowered: join.lowered,
+            last_n: join.last_n,
+            joined_at,
+        },
+        fixed: join.fixed,
+    });
+    spans::media("open", "endpoint", opening).await?;
     let answer = match join.offer {
         None => None,
         Some(sdp) => {
-            let negotiated = context.media.offer(live.id, sdp.clone()).await?;
+            let negotiated =
+                spans::media("negotiate", "offer", context.media.offer(live.id, sdp.clone())).await?;
             let answer = negotiated.answer.clone();
-            offer::take_over(live, memory, negotiated);
+            offer::take_over(live.participant_id, memory, negotiated);
             Some(answer)
         }
     };
-    let participant = participant(context, join, live, memory);
+    let participant = participant(context, join, live, memory, joined_at);
     match context.store.put_participant(session.id, session.epoch, &participant).await? {
-        Guarded::Applied(after) => Ok(Some((*after, participant, answer))),
+        Guarded::Applied(after) => {
+            // Changed since they were read: whoever changed them may not have found this pipeline yet.
+            if after.settings.revision != session.settings.revision {
+                context.media.set_settings(live.pipeline_id, &after.settings).await;
+            }
+            Ok(Some((*after, participant, answer)))
+        }
         Guarded::Refused(_) => Ok(None),
     }
 }
@@ -270,13 +316,19 @@ async fn end_previous(context: &Context, session: &Session, live: &LiveEndpoint)
     }
 }
 
-fn participant(context: &Context, join: &Join<'_>, live: &LiveEndpoint, memory: &Memory) -> Participant {
+fn participant(
+    context: &Context,
+    join: &Join<'_>,
+    live: &LiveEndpoint,
+    memory: &Memory,
+    joined_at: UnixMillis,
+) -> Participant {
     Participant {
         id: join.participant_id,
         name: join.name.to_owned(),
         state: ParticipantState::Joined,
         grants: join.grants,
-        joined_at: UnixMillis::now(),
+        joined_at,
         command_id: join.command_id,
         endpoint: Some(Endpoint {
             id: live.id,
@@ -285,6 +337,7 @@ fn participant(context: &Context, join: &Join<'_>, live: &LiveEndpoint, memory: 
             state: EndpointState::New,
         }),
         tracks: memory.tracks.clone(),
+        token_issued_at: join.token_issued_at,
     }
 }
 

@@ -3,21 +3,32 @@
 //! | command | done by | twice |
 //! |---|---|---|
 //! | create session | whoever takes it from `workers` | the stored `command_id` decides |
-//! | join | the worker that hosts (or is chosen to host) the session | the stored `command_id`, then the reply kept with the endpoint |
-//! | offer, answer, candidates, mute | the worker in the target | the last replies are kept with the endpoint |
+//! | join | the worker that hosts (or is chosen to host) the session | the reply kept with the endpoint; once that has gone, the session's `done_commands` |
+//! | offer, answer, candidates, ice, subscription, mute | the worker in the target | the last replies are kept with the endpoint |
+//! | stats | the worker in the target | it looks again |
+//! | rate | the worker that has or had the connection; anyone when there is none | the stored `at` decides |
 //! | drain | the worker that it names | it drains already |
-//! | leave, close | the worker that hosts the session; anyone when there is none | nothing is left to do |
+//! | change session | the worker that hosts the session; anyone when there is none | the session's `done_commands` |
+//! | leave | the worker that hosts the endpoint; anyone when there is none | the session's `done_commands` |
+//! | close | the worker that hosts the session; anyone when there is none | nothing is left to do |
 
 mod answer;
 mod candidates;
+mod change;
 pub(crate) mod close;
 mod create;
 mod drain;
 mod endpoint;
+mod ice;
 mod join;
 mod leave;
 mod mute;
 mod offer;
+mod rate;
+mod stats;
+mod subscription;
+
+use std::sync::Arc;
 
 use common::broker::{BrokerError, BrokerErrorKind, Destination, Message, topology};
 use common::message::{Command, CommandBody, CommandError, ErrorCode, ReplyBody, Target};
@@ -27,12 +38,13 @@ use common::time::UnixMillis;
 
 use crate::context::{Context, Lane, endpoint_gone};
 use crate::media::MediaError;
+use crate::spans;
 
 /// One delivery of one command.
 pub(crate) struct Invocation {
     pub command: Command,
     /// As it came, to be handed on.
-    pub message: Message,
+    pub message: Arc<Message>,
     /// It was (perhaps) delivered before: an earlier try may have ended half-way.
     pub redelivered: bool,
     /// A failure of this try is final.
@@ -90,6 +102,7 @@ impl From<MediaError> for Failure {
             MediaError::NoOfferPending => ErrorCode::NoOfferPending,
             MediaError::InvalidSdp(_) => ErrorCode::InvalidSdp,
             MediaError::InvalidCandidate(_) => ErrorCode::InvalidCandidate,
+            MediaError::PreconditionFailed => ErrorCode::PreconditionFailed,
             MediaError::LimitExceeded(_) => ErrorCode::LimitExceeded,
             MediaError::Forbidden => ErrorCode::Forbidden,
             MediaError::TrackNotFound => ErrorCode::TrackNotFound,
@@ -107,11 +120,26 @@ pub(crate) fn refuse(code: ErrorCode, message: &str) -> Failure {
 pub(crate) async fn execute(context: &Context, invocation: &Invocation) -> Outcome {
     let command_id = invocation.command.command_id;
     match &invocation.command.body {
-        CommandBody::CreateSession { session_id, name, key_id } => {
-            create::create(context, command_id, *session_id, name.clone(), key_id).await
+        CommandBody::CreateSession { session_id, name, key_id, settings } => {
+            create::create(context, command_id, *session_id, name.clone(), key_id, settings.clone()).await
+        }
+        CommandBody::ChangeSession { session_id, settings } => {
+            change::change(context, invocation, *session_id, settings).await
         }
         CommandBody::CloseSession { session_id } => close::close(context, invocation, *session_id).await,
-        CommandBody::Join { session_id, participant_id, endpoint_id, name, grants, server_offers, offer } => {
+        CommandBody::Join {
+            session_id,
+            participant_id,
+            endpoint_id,
+            name,
+            grants,
+            server_offers,
+            offer,
+            bitrates,
+            last_n,
+            fixed,
+            token_issued_at,
+        } => {
             let join = join::Join {
                 command_id,
                 session_id: *session_id,
@@ -121,54 +149,62 @@ pub(crate) async fn execute(context: &Context, invocation: &Invocation) -> Outco
                 grants: *grants,
                 server_offers: *server_offers,
                 offer: offer.as_ref(),
+                lowered: *bitrates,
+                last_n: *last_n,
+                fixed: *fixed,
+                token_issued_at: *token_issued_at,
             };
             join::join(context, invocation, &join).await
         }
-        CommandBody::Leave { session_id, participant_id, reason } => {
-            leave::leave(context, invocation, *session_id, *participant_id, *reason).await
+        CommandBody::Leave { session_id, participant_id, reason, endpoint_id, revoked_at } => {
+            let leave = leave::Leave {
+                session_id: *session_id,
+                participant_id: *participant_id,
+                reason: *reason,
+                only: *endpoint_id,
+                revoked_at: *revoked_at,
+            };
+            leave::leave(context, invocation, leave).await
         }
         CommandBody::Offer { target, offer } => offer::offer(context, invocation, target, offer).await,
         CommandBody::Answer { target, answer } => answer::answer(context, invocation, target, answer).await,
         CommandBody::Candidates { target, candidates } => {
             candidates::candidates(context, invocation, target, candidates).await
         }
+        CommandBody::Ice { target, fragment, if_match } => {
+            ice::ice(context, invocation, target, fragment, if_match).await
+        }
         CommandBody::Drain { worker_id } => drain::drain(context, *worker_id),
+        CommandBody::Subscription { target, track_id, wish } => {
+            subscription::subscription(context, invocation, target, *track_id, *wish).await
+        }
+        CommandBody::Stats { target } => stats::stats(context, target).await,
+        CommandBody::Rate(rated) => rate::rate(context, rated).await,
         CommandBody::Mute { target, track_id, muted, by_admin } => {
             mute::mute(context, invocation, target, *track_id, *muted, *by_admin).await
         }
     }
 }
 
-/// The name of a command in metrics and spans.
-pub(crate) fn kind(body: &CommandBody) -> &'static str {
-    match body {
-        CommandBody::CreateSession { .. } => "create_session",
-        CommandBody::CloseSession { .. } => "close_session",
-        CommandBody::Join { .. } => "join",
-        CommandBody::Leave { .. } => "leave",
-        CommandBody::Offer { .. } => "offer",
-        CommandBody::Answer { .. } => "answer",
-        CommandBody::Candidates { .. } => "candidates",
-        CommandBody::Drain { .. } => "drain",
-        CommandBody::Mute { .. } => "mute",
-    }
-}
-
 /// What the command must not overtake, and must not be overtaken by.
 pub(crate) fn lane(body: &CommandBody) -> Lane {
     match body {
-        CommandBody::CreateSession { session_id, .. } | CommandBody::CloseSession { session_id } => {
-            Lane::Session(*session_id)
-        }
+        CommandBody::CreateSession { session_id, .. }
+        | CommandBody::ChangeSession { session_id, .. }
+        | CommandBody::CloseSession { session_id } => Lane::Session(*session_id),
         CommandBody::Join { session_id, participant_id, .. }
         | CommandBody::Leave { session_id, participant_id, .. } => {
             Lane::Participant(*session_id, *participant_id)
         }
         CommandBody::Drain { .. } => Lane::Worker,
+        CommandBody::Rate(rated) => Lane::Participant(rated.session_id, rated.participant_id),
         CommandBody::Offer { target, .. }
         | CommandBody::Answer { target, .. }
         | CommandBody::Candidates { target, .. }
-        | CommandBody::Mute { target, .. } => endpoint_lane(target),
+        | CommandBody::Ice { target, .. }
+        | CommandBody::Subscription { target, .. }
+        | CommandBody::Mute { target, .. }
+        | CommandBody::Stats { target } => endpoint_lane(target),
     }
 }
 
@@ -179,7 +215,8 @@ fn endpoint_lane(target: &Target) -> Lane {
 /// Hands the command to the worker that it concerns. `false`: that worker is gone.
 async fn forward(context: &Context, invocation: &Invocation, worker_id: WorkerId) -> Result<bool, Failure> {
     let queue = topology::worker_queue_name(worker_id);
-    match context.broker.send(Destination::Queue(&queue), invocation.message.clone()).await {
+    let (span, message) = spans::handing_on(invocation);
+    match span.around(context.broker.send(Destination::Queue(&queue), message)).await {
         Ok(()) => {
             context.peers.seen(worker_id);
             Ok(true)

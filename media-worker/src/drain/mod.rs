@@ -12,17 +12,21 @@
 //! Every look reads what is stored, so it makes no difference whether a change was made by an earlier look, by a join
 //! or by a worker that found the new pipeline dead. What is left at the deadline is interrupted by the worker's stop
 //! ([`crate::Worker::stop`]), as in an end without drain.
+//!
+//! A worker with nothing on it is not done at once: whoever read its row just before that said `draining` (another one that
+//! drains, say, when several are ended at a time) may place something on it yet, and everyone in that would be interrupted.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use common::message::EventBody;
-use common::model::{Cause, Pipeline, PipelineId, PipelineState, Session, SessionId, WorkerId};
+use common::model::{Cause, Pipeline, PipelineId, PipelineState, Session, SessionId, WorkerId, WorkerState};
 use common::store::{Guarded, SessionFilter, StoreResult};
 use common::time::UnixMillis;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::plan::{Hosted, Live, Spread, Step};
@@ -36,6 +40,9 @@ mod plan;
 
 /// Between two looks at what is left.
 const LOOK: Duration = Duration::from_millis(250);
+/// How long nothing may have been here, with a row that says `draining`, before the drain is over. Longer than it takes from
+/// reading the rows to placing something.
+const SETTLED: Duration = Duration::from_secs(1);
 /// Sessions that are moved or ended at once.
 const AT_ONCE: usize = 16;
 /// How many sessions one listing call reads.
@@ -101,14 +108,20 @@ pub(crate) async fn run(context: Arc<Context>) {
     drain.asked().await;
     let deadline = drain.deadline();
     tracing::info!(worker_id = %context.worker_id, deadline = deadline.0, "draining: sessions move to other workers");
-    let mut spread = None;
+    let (mut spread, mut empty_since) = (None, None);
     loop {
         match timeline::because(cause(&context), look(&context, &mut spread)).await {
-            Ok(0) => {
-                tracing::info!(worker_id = %context.worker_id, "drained");
-                break;
+            Ok(Left::Nothing) => {
+                if empty_since.get_or_insert_with(Instant::now).elapsed() >= SETTLED {
+                    tracing::info!(worker_id = %context.worker_id, "drained");
+                    break;
+                }
             }
-            Ok(left) => tracing::debug!(left, "sessions are still here"),
+            Ok(Left::Sessions(left)) => {
+                tracing::debug!(left, "sessions are still here");
+                empty_since = None;
+            }
+            Ok(Left::Untold) => empty_since = None,
             Err(error) => tracing::warn!(%error, "the drain waits for the store"),
         }
         if UnixMillis::now() >= deadline {
@@ -127,11 +140,22 @@ fn cause(context: &Context) -> Cause {
     Cause { reason: Some("drain".to_owned()), worker_id: Some(context.worker_id), ..timeline::cause() }
 }
 
+/// What a look found.
+enum Left {
+    Sessions(usize),
+    /// No session, but others may not know yet that none is to be placed here.
+    Untold,
+    Nothing,
+}
+
 /// Does what is to be done now about each session that is stored here, and says how many there are.
-async fn look(context: &Context, spread: &mut Option<Spread>) -> StoreResult<usize> {
+async fn look(context: &Context, spread: &mut Option<Spread>) -> StoreResult<Left> {
     let sessions = hosted_sessions(context).await?;
     if sessions.is_empty() {
-        return Ok(0);
+        let own = context.store.worker(context.worker_id).await?;
+        // Without a row nothing is placed here either.
+        let is_told = own.is_none_or(|row| row.state == WorkerState::Draining);
+        return Ok(if is_told { Left::Nothing } else { Left::Untold });
     }
     let mut workers = context.store.workers().await?;
     let spread = spread.get_or_insert_with(|| {
@@ -161,7 +185,7 @@ async fn look(context: &Context, spread: &mut Option<Spread>) -> StoreResult<usi
     }
     let results: Vec<StoreResult<()>> = futures::stream::iter(carried_out).buffered(AT_ONCE).collect().await;
     results.into_iter().collect::<StoreResult<()>>()?;
-    Ok(sessions.len())
+    Ok(Left::Sessions(sessions.len()))
 }
 
 async fn carry_out(context: &Context, session: &Session, pipeline: &Pipeline, step: Step) -> StoreResult<()> {

@@ -112,8 +112,8 @@ mod tests {
     use super::*;
     use crate::placement::tests::{session, worker};
     use common::model::{
-        CommandId, Endpoint, EndpointState, Grants, Participant, ParticipantState, PipelineId, PipelineState,
-        WorkerState,
+        Bitrates, CommandId, Endpoint, EndpointState, Grants, Participant, ParticipantState, PipelineId,
+        PipelineState, WorkerState,
     };
     use proptest::prelude::*;
 
@@ -124,7 +124,12 @@ mod tests {
             id: ParticipantId::new(),
             name: String::new(),
             state: ParticipantState::Connected,
-            grants: Grants { can_publish: true, can_subscribe: true, admin: false },
+            grants: Grants {
+                can_publish: true,
+                can_subscribe: true,
+                admin: false,
+                bitrates: Bitrates::UNSET,
+            },
             joined_at: NOW,
             command_id: CommandId::new(),
             endpoint: Some(Endpoint {
@@ -134,6 +139,7 @@ mod tests {
                 state: EndpointState::Connected,
             }),
             tracks: Vec::new(),
+            token_issued_at: None,
         }
     }
 

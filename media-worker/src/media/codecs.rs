@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use sfu::{Codec, Extension, ExtensionIds};
 
-use super::sdp::{Format, Media};
+use super::sdp::{Direction, Format, Media};
 
 /// One codec with its payload types as one client knows them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,10 +65,10 @@ fn default_payload(codec: Codec) -> Payload {
 
 /// The feedback that the server sends for what it receives.
 pub const VIDEO_RECEIVE_FEEDBACK: &[&str] = &["transport-cc", "ccm fir", "nack", "nack pli"];
-pub const AUDIO_RECEIVE_FEEDBACK: &[&str] = &["transport-cc"];
+pub const AUDIO_RECEIVE_FEEDBACK: &[&str] = &["transport-cc", "nack"];
 /// The feedback that the server acts on for what it sends.
-pub const VIDEO_SEND_FEEDBACK: &[&str] = &["ccm fir", "nack", "nack pli"];
-pub const AUDIO_SEND_FEEDBACK: &[&str] = &[];
+pub const VIDEO_SEND_FEEDBACK: &[&str] = &["transport-cc", "goog-remb", "ccm fir", "nack", "nack pli"];
+pub const AUDIO_SEND_FEEDBACK: &[&str] = &["transport-cc", "nack"];
 
 /// The codecs of an m-line that are known here, in the client's order, each with its repair format.
 pub fn known(media: &Media) -> Vec<Payload> {
@@ -95,9 +95,12 @@ fn payload(media: &Media, format: &Format) -> Option<Payload> {
     } else if is("AV1", 90_000) && parameter("profile").is_none_or(|it| it == "0") {
         Codec::Av1
     } else if is("H264", 90_000)
-        && parameter("packetization-mode") == Some("1")
-        // Baseline and constrained baseline: what every browser decodes.
-        && parameter("profile-level-id").is_some_and(|it| it.starts_with("42"))
+        // Without the parameter a sender says that it needs no more than everybody takes (RFC 6184, section 8.1), or does not
+        // know yet what it will need: GStreamer offers so before its encoder has begun. Such a receiver takes too little.
+        && parameter("packetization-mode").map_or(media.direction == Direction::SendOnly, |it| it == "1")
+        // Baseline and constrained baseline: what every browser decodes, and what an absent parameter means (RFC 6184,
+        // section 8.1).
+        && parameter("profile-level-id").is_none_or(|it| it.starts_with("42"))
     {
         Codec::H264
     } else {
@@ -142,8 +145,8 @@ pub fn uri(extension: Extension) -> &'static str {
     URIS[extension as usize].1
 }
 
-/// The extensions that mean something for a codec; for VP8 and its kind the dependency descriptor is
-/// left out, because receivers take it for layers that are not there.
+/// The extensions that are forwarded with a codec. For VP8 and its kind the dependency descriptor is left out, because
+/// receivers take it for layers that are not there.
 pub fn extensions_for(codec: Codec) -> &'static [Extension] {
     match codec {
         Codec::Opus => &[
@@ -170,18 +173,36 @@ pub fn extensions_for(codec: Codec) -> &'static [Extension] {
     }
 }
 
-/// The ids of those extensions of an m-line that are known and mean something for its codec; with those
-/// that tell encodings apart when it has several.
+/// The ids of those extensions of an m-line that are known and mean something for its codec; with those that tell
+/// encodings apart when it has several. Of video the dependency descriptor is always welcome: it says what is a keyframe
+/// and a layer where the picture itself is encrypted end to end.
 pub fn extension_ids(media: &Media, codec: Codec) -> ExtensionIds {
     let mut ids = ExtensionIds::default();
     let encodings: &[Extension] =
         if media.encodings.is_empty() { &[] } else { &[Extension::StreamId, Extension::RepairedStreamId] };
-    for extension in extensions_for(codec).iter().chain(encodings) {
+    let described: &[Extension] = if codec.is_video() { &[Extension::DependencyDescriptor] } else { &[] };
+    for extension in extensions_for(codec).iter().chain(encodings).chain(described) {
         if let Some((id, _)) = media.extensions.iter().find(|(_, known)| known == uri(*extension)) {
             ids.set(*extension, *id);
         }
     }
     ids
+}
+
+/// The same for what is sent to a client on an m-line of its own: what is passed on with that codec, and the number for
+/// transport-wide feedback.
+pub fn sent_extension_ids(media: &Media, codec: Codec) -> ExtensionIds {
+    let mut ids = ExtensionIds::default();
+    for extension in extensions_for(codec).iter().filter(|it| is_sent(**it)) {
+        if let Some((id, _)) = media.extensions.iter().find(|(_, known)| known == uri(*extension)) {
+            ids.set(*extension, *id);
+        }
+    }
+    ids
+}
+
+fn is_sent(extension: Extension) -> bool {
+    extension.is_end_to_end() || extension == Extension::TransportSequence
 }
 
 /// What numbers one client uses, learned from its descriptions and completed by the server's choices.
@@ -237,10 +258,11 @@ impl Numbering {
         Some(found)
     }
 
-    /// The end-to-end extensions to offer with a codec. One for which no id is left stays out.
+    /// The extensions to offer with a codec: those that are passed on, and the number for transport-wide feedback. One
+    /// for which no id is left stays out.
     pub fn extensions(&mut self, codec: Codec) -> ExtensionIds {
         let mut ids = ExtensionIds::default();
-        for extension in extensions_for(codec).iter().filter(|it| it.is_end_to_end()) {
+        for extension in extensions_for(codec).iter().filter(|it| is_sent(**it)) {
             if self.extensions.id(*extension).is_none()
                 && let Some(id) = (1..=sfu::extension::MAX_ID).find(|id| !self.extension_ids.contains(id))
             {
@@ -263,7 +285,6 @@ pub fn extension_lines(ids: &ExtensionIds) -> Vec<(u8, &'static str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::sdp::Direction;
 
     fn video(lines: &[(u8, &str, &str)]) -> Media {
         Media {
@@ -285,7 +306,10 @@ mod tests {
             extensions: vec![(4, uri(Extension::Mid).into()), (5, uri(Extension::PlayoutDelay).into())],
             sources: Vec::new(),
             repairs: Vec::new(),
+            simulcast_sources: Vec::new(),
             encodings: Vec::new(),
+            sctp_port: None,
+            max_message_size: None,
         }
     }
 
@@ -309,6 +333,23 @@ mod tests {
         let found: Vec<_> =
             known(&media).into_iter().map(|it| (it.codec, it.payload_type, it.repair_type)).collect();
         assert_eq!(found, [(Codec::H264, 106, Some(107)), (Codec::Vp8, 96, None)]);
+    }
+
+    #[test]
+    fn h264_without_a_profile_is_baseline() {
+        let media = video(&[(96, "H264", "packetization-mode=1;sprop-parameter-sets=Z0LADA==,aM48gA==")]);
+        let found: Vec<_> = known(&media).into_iter().map(|it| (it.codec, it.payload_type)).collect();
+        assert_eq!(found, [(Codec::H264, 96)]);
+    }
+
+    #[test]
+    fn h264_without_a_packetization_mode_is_taken_of_who_only_sends() {
+        let mut media = video(&[(102, "H264", "")]);
+        assert_eq!(known(&media).len(), 1);
+        for direction in [Direction::RecvOnly, Direction::SendRecv] {
+            media.direction = direction;
+            assert_eq!(known(&media).len(), 0, "{direction:?}");
+        }
     }
 
     #[test]

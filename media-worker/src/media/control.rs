@@ -7,10 +7,10 @@
 use std::net::SocketAddr;
 
 use async_trait::async_trait;
-use common::message::{Answer, Candidate, Offer};
-use common::model::{EndpointId, PipelineId, Track, TrackId};
+use common::message::{Answer, Candidate, EndpointStats, IceFragment, IfMatch, Offer, Wish};
+use common::model::{EndpointId, PipelineId, SessionSettings, Track, TrackId};
 
-use super::{MediaError, MediaPlane, MediaStats, Negotiated, OpenEndpoint};
+use super::{IceOutcome, MediaError, MediaPlane, MediaStats, Negotiated, OpenEndpoint};
 
 /// The calls of [`MediaPlane`]; each has its meaning, errors and idempotence there.
 #[async_trait]
@@ -26,6 +26,15 @@ pub trait MediaControl: Send + Sync + 'static {
     /// See [`MediaPlane::candidates`].
     async fn candidates(&self, endpoint_id: EndpointId, candidates: Vec<Candidate>)
     -> Result<(), MediaError>;
+    /// See [`MediaPlane::ice`]. `Unavailable` from a media plane without ICE.
+    async fn ice(
+        &self,
+        _endpoint_id: EndpointId,
+        _fragment: IceFragment,
+        _if_match: IfMatch,
+    ) -> Result<IceOutcome, MediaError> {
+        Err(MediaError::Unavailable)
+    }
     /// See [`MediaPlane::set_muted`].
     async fn set_muted(
         &self,
@@ -33,6 +42,17 @@ pub trait MediaControl: Send + Sync + 'static {
         track_id: TrackId,
         muted: bool,
     ) -> Result<Track, MediaError>;
+    /// See [`MediaPlane::set_wish`].
+    async fn set_wish(
+        &self,
+        endpoint_id: EndpointId,
+        track_id: TrackId,
+        wish: Wish,
+    ) -> Result<(), MediaError>;
+    /// See [`MediaPlane::set_settings`].
+    async fn set_settings(&self, pipeline_id: PipelineId, settings: &SessionSettings);
+    /// See [`MediaPlane::endpoint_stats`].
+    async fn endpoint_stats(&self, endpoint_id: EndpointId) -> Result<EndpointStats, MediaError>;
     /// See [`MediaPlane::close_endpoint`].
     async fn close_endpoint(&self, endpoint_id: EndpointId) -> Result<(), MediaError>;
     /// See [`MediaPlane::close_pipeline`].
@@ -73,6 +93,15 @@ impl MediaControl for MediaPlane {
         self.candidates(endpoint_id, candidates).await
     }
 
+    async fn ice(
+        &self,
+        endpoint_id: EndpointId,
+        fragment: IceFragment,
+        if_match: IfMatch,
+    ) -> Result<IceOutcome, MediaError> {
+        self.ice(endpoint_id, fragment, if_match).await
+    }
+
     async fn set_muted(
         &self,
         endpoint_id: EndpointId,
@@ -80,6 +109,23 @@ impl MediaControl for MediaPlane {
         muted: bool,
     ) -> Result<Track, MediaError> {
         self.set_muted(endpoint_id, track_id, muted).await
+    }
+
+    async fn set_wish(
+        &self,
+        endpoint_id: EndpointId,
+        track_id: TrackId,
+        wish: Wish,
+    ) -> Result<(), MediaError> {
+        self.set_wish(endpoint_id, track_id, wish).await
+    }
+
+    async fn set_settings(&self, pipeline_id: PipelineId, settings: &SessionSettings) {
+        self.set_settings(pipeline_id, settings).await;
+    }
+
+    async fn endpoint_stats(&self, endpoint_id: EndpointId) -> Result<EndpointStats, MediaError> {
+        self.endpoint_stats(endpoint_id).await
     }
 
     async fn close_endpoint(&self, endpoint_id: EndpointId) -> Result<(), MediaError> {

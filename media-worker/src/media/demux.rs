@@ -27,11 +27,25 @@ impl Demux {
         self.paths.insert(path, owner);
     }
 
-    /// Forgets a path, unless it belongs to another endpoint by now.
-    pub fn forget_path(&mut self, path: Path, owner: Owner) {
-        if self.paths.get(&path) == Some(&owner) {
+    /// Forgets a path, unless it belongs to another endpoint by now. Returns whether it was forgotten.
+    pub fn forget_path(&mut self, path: Path, owner: Owner) -> bool {
+        let is_owned = self.paths.get(&path) == Some(&owner);
+        if is_owned {
             self.paths.remove(&path);
         }
+        is_owned
+    }
+
+    /// The paths of this shard's own endpoints.
+    pub fn own_paths(&self) -> Vec<Path> {
+        let own = self.paths.iter().filter(|(_, owner)| matches!(owner, Owner::Here(_)));
+        own.map(|(path, _)| *path).collect()
+    }
+
+    /// Forgets all endpoints of this shard and keeps what is known of others.
+    pub fn forget_own(&mut self) {
+        self.paths.retain(|_, owner| matches!(owner, Owner::There(_)));
+        self.fragments.clear();
     }
 
     pub fn bind_fragment(&mut self, fragment: &str, endpoint: EndpointKey) {
@@ -64,10 +78,11 @@ impl Demux {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::media::transport::Local;
 
     #[test]
     fn strangers_belong_to_nobody() {
-        let path = |port| Path { remote: ([127, 0, 0, 1], port).into(), local: None };
+        let path = |port| Path { remote: ([127, 0, 0, 1], port).into(), local: Local::Unknown };
         let mut demux = Demux::default();
         demux.bind_fragment("known", 3);
         let check = |fragment: &str| stun::request(&format!("{fragment}:x"), "secret", true);

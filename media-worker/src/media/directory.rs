@@ -98,6 +98,11 @@ impl Directory {
         self.state().endpoints.len() >= self.max_endpoints
     }
 
+    /// How many of the endpoints that may be are there, 0 to 1.
+    pub fn share(&self) -> f64 {
+        self.state().endpoints.len() as f64 / self.max_endpoints as f64
+    }
+
     pub fn shard_of(&self, endpoint: EndpointId) -> Option<usize> {
         self.state().endpoints.get(&endpoint).map(|(shard, _)| *shard)
     }
@@ -182,7 +187,7 @@ mod tests {
         assert_eq!(directory.place(endpoint, pipeline), shard);
         assert_eq!(directory.shard_of(endpoint), shard);
         assert_eq!(directory.place(EndpointId::new(), pipeline), None, "full");
-        assert!(directory.is_full());
+        assert!(directory.is_full() && directory.share() == 1.0);
         directory.remove(endpoint);
         directory.remove(endpoint);
         assert_eq!((directory.shard_of(endpoint), directory.pipelines()), (None, 0));

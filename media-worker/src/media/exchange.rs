@@ -5,6 +5,7 @@
 //!   shard 0 ── told (tables: bounded by what there is) ──▶ shard 1
 //!           ── media (bounded; full: a counted drop)   ──▶
 //!           ── strangers (bounded, small)              ──▶
+//!           ── messages of data channels (bounded)     ──▶
 //!           ◀── emptied buffers ──────────────────────────
 //! ```
 //!
@@ -16,8 +17,9 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use common::model::PipelineId;
 use mio::Waker;
-use sfu::{Packet, PublicationId, Sequence, Timestamp};
+use sfu::{EncodingId, Packet, PublicationId, Sequence, Timestamp};
 
+use super::data::Message;
 use super::endpoint::SourceTrack;
 use super::transport::Path;
 
@@ -25,6 +27,8 @@ use super::transport::Path;
 const MEDIA: usize = 4096;
 /// First checks from strangers that wait for one shard: a flood of them must not fill the way of the others.
 const STRANGERS: usize = 64;
+/// Messages of data channels that wait for one shard, up to 64 KiB each.
+const MESSAGES: usize = 256;
 
 /// A published track, as other shards name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,6 +63,16 @@ pub enum Told {
         origin: Origin,
         muted: bool,
     },
+    /// How many encodings of a track the subscribers of `shard` can use.
+    Demand {
+        origin: Origin,
+        shard: usize,
+        encodings: u8,
+    },
+    /// A reliable message for the pipeline's members did not fit.
+    Missed {
+        pipeline: PipelineId,
+    },
     /// Datagrams on this path are for `shard`.
     Bound {
         path: Path,
@@ -74,14 +88,15 @@ pub enum Told {
 #[derive(Debug)]
 pub enum Media {
     Packet { origin: Origin, packet: Carried },
-    Report { origin: Origin, ntp: u64, rtp: u32 },
-    RequestKeyframe { origin: Origin },
+    Report { origin: Origin, encoding: EncodingId, ntp: u64, rtp: u32 },
+    RequestKeyframe { origin: Origin, encoding: EncodingId },
     Datagram { from: usize, path: Path, bytes: Vec<u8> },
 }
 
 /// A packet with its own bytes: the extension block and the payload behind it.
 #[derive(Debug)]
 pub struct Carried {
+    encoding: EncodingId,
     ssrc: u32,
     sequence: Sequence,
     timestamp: Timestamp,
@@ -98,6 +113,7 @@ impl Carried {
         bytes.extend_from_slice(packet.extensions);
         bytes.extend_from_slice(packet.payload);
         Self {
+            encoding: packet.encoding,
             ssrc: packet.ssrc,
             sequence: packet.sequence,
             timestamp: packet.timestamp,
@@ -111,6 +127,7 @@ impl Carried {
     pub fn packet(&self) -> Packet<'_> {
         let (extensions, payload) = self.bytes.split_at(self.extensions);
         Packet {
+            encoding: self.encoding,
             ssrc: self.ssrc,
             sequence: self.sequence,
             timestamp: self.timestamp,
@@ -127,6 +144,7 @@ struct Peer {
     told: Sender<Told>,
     media: SyncSender<Media>,
     strangers: SyncSender<Media>,
+    messages: SyncSender<Said>,
     emptied: SyncSender<Vec<u8>>,
     waker: Arc<Waker>,
     /// Something was sent since it was woken.
@@ -141,6 +159,7 @@ pub struct Exchange {
     told: Receiver<Told>,
     media: Receiver<Media>,
     strangers: Receiver<Media>,
+    messages: Receiver<Said>,
     emptied: Receiver<Vec<u8>>,
     drops: u64,
 }
@@ -154,22 +173,25 @@ impl Exchange {
             let ((told, for_told), (media, for_media)) = (channel(), sync_channel(MEDIA));
             let ((strangers, for_strangers), (emptied, for_emptied)) =
                 (sync_channel(STRANGERS), sync_channel(MEDIA));
-            senders.push((told, media, strangers, emptied));
-            receivers.push((for_told, for_media, for_strangers, for_emptied));
+            let (messages, for_messages) = sync_channel(MESSAGES);
+            senders.push((told, media, strangers, messages, emptied));
+            receivers.push((for_told, for_media, for_strangers, for_messages, for_emptied));
         }
-        let ends = receivers.into_iter().enumerate().map(|(shard, (told, media, strangers, emptied))| {
-            let peer = |(other, (told, media, strangers, emptied)): (usize, &Ways)| {
+        let ends = receivers.into_iter().enumerate().map(|(shard, ends)| {
+            let (told, media, strangers, messages, emptied) = ends;
+            let peer = |(other, (told, media, strangers, messages, emptied)): (usize, &Ways)| {
                 (other != shard).then(|| Peer {
                     told: told.clone(),
                     media: media.clone(),
                     strangers: strangers.clone(),
+                    messages: messages.clone(),
                     emptied: emptied.clone(),
                     waker: Arc::clone(&wakers[other]),
                     is_waiting: false,
                 })
             };
             let peers = senders.iter().enumerate().map(peer).collect();
-            Self { shard, peers, told, media, strangers, emptied, drops: 0 }
+            Self { shard, peers, told, media, strangers, messages, emptied, drops: 0 }
         });
         ends.collect()
     }
@@ -233,6 +255,13 @@ impl Exchange {
         }
     }
 
+    /// Passes a message on. `false`: it does not fit.
+    pub fn pass(&mut self, shard: usize, pipeline: PipelineId, message: Arc<Message>) -> bool {
+        let Some(peer) = self.peer(shard) else { return true };
+        peer.is_waiting = true;
+        peer.messages.try_send((pipeline, message)).is_ok()
+    }
+
     /// A buffer to send something in.
     pub fn buffer(&mut self) -> Vec<u8> {
         self.emptied.try_recv().unwrap_or_default()
@@ -267,15 +296,23 @@ impl Exchange {
     pub fn next_stranger(&self) -> Option<Media> {
         self.strangers.try_recv().ok()
     }
+
+    pub fn next_message(&self) -> Option<Said> {
+        self.messages.try_recv().ok()
+    }
 }
 
-type Ways = (Sender<Told>, SyncSender<Media>, SyncSender<Media>, SyncSender<Vec<u8>>);
+/// What was said, and in which pipeline.
+pub type Said = (PipelineId, Arc<Message>);
+
+type Ways = (Sender<Told>, SyncSender<Media>, SyncSender<Media>, SyncSender<Said>, SyncSender<Vec<u8>>);
 
 #[cfg(test)]
 mod tests {
     use mio::{Poll, Token};
 
     use super::*;
+    use crate::media::transport::Local;
 
     fn pair() -> (Exchange, Exchange, Poll) {
         let poll = Poll::new().unwrap();
@@ -289,7 +326,7 @@ mod tests {
     }
 
     fn path() -> Path {
-        Path { remote: ([127, 0, 0, 1], 9).into(), local: None }
+        Path { remote: ([127, 0, 0, 1], 9).into(), local: Local::Unknown }
     }
 
     #[test]
@@ -314,6 +351,7 @@ mod tests {
         let payload = [7; 100];
         let mut packet = Packet::new(1, 2, 3, &payload);
         (packet.extension_profile, packet.extensions, packet.marker) = (0xbede, &[0x10, 1, 0, 0], true);
+        packet.encoding = EncodingId(2);
         let origin = Origin {
             pipeline: PipelineId::new(),
             shard: 0,
@@ -328,6 +366,30 @@ mod tests {
         second.give_back(0, carried.bytes);
         assert!(first.buffer().capacity() >= 104, "used again");
         assert_eq!(first.buffer().capacity(), 0, "there was only one");
+    }
+
+    #[test]
+    fn messages_have_a_bound_of_their_own_and_whoever_sends_learns_of_it() {
+        let (mut first, second, _poll) = pair();
+        let message = Arc::new(Message {
+            from: common::model::ParticipantId::new(),
+            to: None,
+            is_lossy: false,
+            kind: crate::media::transport::sctp::Kind::Text,
+            frame: bytes::Bytes::from_static(b"{}"),
+            event: None,
+            is_event_refused: false,
+        });
+        let pipeline = PipelineId::new();
+        for _ in 0..MESSAGES {
+            assert!(first.pass(1, pipeline, Arc::clone(&message)));
+        }
+        assert!(!first.pass(1, pipeline, Arc::clone(&message)));
+        first.hand_over(1, path(), b"media", true);
+        assert!(second.next_media().is_some(), "packets have their own way");
+        assert_eq!(second.next_message(), Some((pipeline, Arc::clone(&message))));
+        assert!(first.pass(1, pipeline, message));
+        assert_eq!(first.drops(), 0, "the sender counts them");
     }
 
     #[test]

@@ -7,15 +7,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use common::message::{Answer, Candidate, Offer};
-use common::model::{EndpointId, PipelineId, Track, TrackId};
+use common::message::{Answer, Candidate, EndpointStats, IceFragment, IfMatch, Offer, Wish};
+use common::model::{EndpointId, PipelineId, SessionSettings, Track, TrackId};
 use tokio::sync::{mpsc, oneshot};
 
 use super::directory::{Directory, Together};
 use super::limits::Limits;
+use super::tcp::Counters;
 use super::{
-    MAX_DEFAULT_THREADS, MAX_THREADS, MediaConfig, MediaError, MediaEvent, MediaStats, Negotiated,
-    OpenEndpoint,
+    IceOutcome, MAX_DEFAULT_THREADS, MAX_THREADS, MediaConfig, MediaError, MediaEvent, MediaStats,
+    Negotiated, OpenEndpoint,
 };
 
 /// Requests that wait for the media thread; further callers wait in `await` (backpressure, no loss).
@@ -31,13 +32,19 @@ pub(super) enum Request {
     Offer(EndpointId, Offer, Respond<Result<Negotiated, MediaError>>),
     Answer(EndpointId, Answer, Respond<Result<(), MediaError>>),
     Candidates(EndpointId, Vec<Candidate>, Respond<Result<(), MediaError>>),
+    Ice(EndpointId, IceFragment, IfMatch, Respond<Result<IceOutcome, MediaError>>),
     SetMuted(EndpointId, TrackId, bool, Respond<Result<Track, MediaError>>),
+    SetWish(EndpointId, TrackId, Wish, Respond<Result<(), MediaError>>),
+    SetSettings(PipelineId, SessionSettings, Respond<()>),
     CloseEndpoint(EndpointId, Respond<Result<(), MediaError>>),
     ClosePipeline(PipelineId, Respond<()>),
+    EndpointStats(EndpointId, Respond<Result<EndpointStats, MediaError>>),
     Stats(Respond<MediaStats>),
     Shutdown(Respond<()>),
     /// Makes the endpoint's next packet panic inside its own code, to prove that only it ends.
     InjectFault(EndpointId, Respond<Result<(), MediaError>>),
+    /// Panics in the thread itself, to prove that it goes on.
+    InjectThreadFault(Respond<Result<(), MediaError>>),
 }
 
 /// The way to one media thread.
@@ -52,6 +59,14 @@ struct Inner {
     limits: Limits,
     local_addr: SocketAddr,
     announced: Vec<SocketAddr>,
+    tcp_port: Option<u16>,
+    tcp: Arc<Counters>,
+}
+
+impl Shard {
+    fn waiting(&self) -> u64 {
+        (self.requests.max_capacity() - self.requests.capacity()) as u64
+    }
 }
 
 /// The media plane of one worker. Clones share it; it ends with [`MediaPlane::shutdown`] or with the
@@ -96,14 +111,12 @@ impl MediaPlane {
             requests.push(sender);
             ends.push(receiver);
         }
-        let started = super::thread::start(config, &directory, limits.sent(), ends, &events)?;
-        let shards = requests
-            .into_iter()
-            .zip(started.wakers)
-            .map(|(requests, waker)| Shard { requests, waker })
-            .collect();
-        let (local_addr, announced) = (started.local_addr, started.announced);
-        let inner = Inner { shards, directory, limits, local_addr, announced };
+        let mut started = super::thread::start(config, &directory, limits.sent(), ends, &events)?;
+        let wakers = std::mem::take(&mut started.wakers);
+        let shards =
+            requests.into_iter().zip(wakers).map(|(requests, waker)| Shard { requests, waker }).collect();
+        let super::thread::Started { local_addr, announced, tcp_port, tcp, .. } = started;
+        let inner = Inner { shards, directory, limits, local_addr, announced, tcp_port, tcp };
         Ok((MediaPlane { inner: Arc::new(inner) }, event_rx))
     }
 
@@ -115,6 +128,11 @@ impl MediaPlane {
     /// The addresses in the server's candidates.
     pub fn announced(&self) -> &[SocketAddr] {
         &self.inner.announced
+    }
+
+    /// The port over TCP, at the same addresses; `None` without one.
+    pub fn tcp_port(&self) -> Option<u16> {
+        self.inner.tcp_port
     }
 
     /// Makes an endpoint that waits for SDP.
@@ -168,6 +186,22 @@ impl MediaPlane {
         self.call_endpoint(endpoint_id, |respond| Request::Candidates(endpoint_id, candidates, respond)).await
     }
 
+    /// Takes candidates, or restarts ICE, without a description (RFC 8840). A restart leaves the media on the paths that it
+    /// has until the client nominates others.
+    ///
+    /// # Errors
+    /// `EndpointGone`, `PreconditionFailed` (the ICE session is another one than `if_match` says), `InvalidSdp` (malformed
+    /// credentials), `InvalidCandidate`, `LimitExceeded`, `Unavailable`; nothing has changed then.
+    pub async fn ice(
+        &self,
+        endpoint_id: EndpointId,
+        fragment: IceFragment,
+        if_match: IfMatch,
+    ) -> Result<IceOutcome, MediaError> {
+        self.call_endpoint(endpoint_id, |respond| Request::Ice(endpoint_id, fragment, if_match, respond))
+            .await
+    }
+
     /// Stops or resumes the forwarding of one published track; setting what is set changes nothing.
     ///
     /// # Errors
@@ -180,6 +214,40 @@ impl MediaPlane {
     ) -> Result<Track, MediaError> {
         self.call_endpoint(endpoint_id, |respond| Request::SetMuted(endpoint_id, track_id, muted, respond))
             .await
+    }
+
+    /// Says what an endpoint wants of a track that it subscribes to, in place of what it said before. Another encoding
+    /// comes with its next keyframe, which is asked for.
+    ///
+    /// # Errors
+    /// `EndpointGone`, `TrackNotFound` when it does not subscribe to such a track, `Unavailable`.
+    pub async fn set_wish(
+        &self,
+        endpoint_id: EndpointId,
+        track_id: TrackId,
+        wish: Wish,
+    ) -> Result<(), MediaError> {
+        self.call_endpoint(endpoint_id, |respond| Request::SetWish(endpoint_id, track_id, wish, respond))
+            .await
+    }
+
+    /// Takes a session's settings, for everybody who is in the pipeline and who comes. Older ones than are known change
+    /// nothing; nor does a pipeline that is not here.
+    pub async fn set_settings(&self, pipeline_id: PipelineId, settings: &SessionSettings) {
+        for shard in 0..self.inner.shards.len() {
+            // A thread that has ended has nobody to treat.
+            let _ = self
+                .call(shard, |respond| Request::SetSettings(pipeline_id, settings.clone(), respond))
+                .await;
+        }
+    }
+
+    /// How an endpoint and its tracks stand now.
+    ///
+    /// # Errors
+    /// `EndpointGone`, `Unavailable`.
+    pub async fn endpoint_stats(&self, endpoint_id: EndpointId) -> Result<EndpointStats, MediaError> {
+        self.call_endpoint(endpoint_id, |respond| Request::EndpointStats(endpoint_id, respond)).await
     }
 
     /// Ends an endpoint: sends DTLS close_notify, drops its tracks. No `State` event follows.
@@ -207,13 +275,24 @@ impl MediaPlane {
         for shard in 0..self.inner.shards.len() {
             all += self.call(shard, Request::Stats).await?;
         }
-        let directory = &self.inner.directory;
+        let Inner { directory, tcp, .. } = &*self.inner;
+        all.drops.add(super::Reason::Tcp, tcp.drops());
         Ok(MediaStats {
+            tcp_connections: tcp.open(),
+            tcp_refused: tcp.refused(),
             pipelines: directory.pipelines() as u64,
             all_tracks: directory.tracks() as u64,
             is_full: self.full().is_some(),
+            load_per_mille: self.load_per_mille(),
+            waiting_requests: self.inner.shards.iter().map(Shard::waiting).sum(),
             ..all
         })
+    }
+
+    /// How much is taken of the limit that is nearest, in thousandths.
+    fn load_per_mille(&self) -> u32 {
+        let Inner { directory, limits, .. } = &*self.inner;
+        (directory.share().max(limits.share(directory.tracks())) * 1000.0).round() as u32
     }
 
     /// The limit that this worker has reached, if any.
@@ -233,6 +312,12 @@ impl MediaPlane {
     #[doc(hidden)]
     pub async fn inject_fault(&self, endpoint_id: EndpointId) -> Result<(), MediaError> {
         self.call_endpoint(endpoint_id, |respond| Request::InjectFault(endpoint_id, respond)).await
+    }
+
+    /// Test hook: see [`Request::InjectThreadFault`]. Always `Unavailable`: the thread forgets who asked.
+    #[doc(hidden)]
+    pub async fn inject_thread_fault(&self, endpoint_id: EndpointId) -> Result<(), MediaError> {
+        self.call_endpoint(endpoint_id, Request::InjectThreadFault).await
     }
 
     /// Asks the thread that an endpoint lives on.

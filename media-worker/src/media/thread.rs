@@ -5,11 +5,14 @@
 //! (`SO_REUSEPORT`): the system spreads clients over them by address, and a thread that gets another's datagram
 //! hands it over.
 //!
+//! What comes over TCP (`tcp`) comes from that module's thread, already in datagrams.
+//!
 //! Packets come first: requests and timers, which may mean descriptions and handshakes, get a slice of time between
 //! two looks at the socket, and what is left of them waits for the next slice.
 
 use std::io;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -21,8 +24,10 @@ use super::directory::Directory;
 use super::exchange::Exchange;
 use super::hub::Hub;
 use super::plane::{Request, Respond};
+use super::sdp::write::candidates;
 use super::socket::egress::Egress;
 use super::socket::{self, Socket};
+use super::tcp::{self, Arrival, Counters, Listener, TcpPort};
 use super::transport::dtls::Identity;
 use super::{MediaConfig, MediaEvent};
 
@@ -35,6 +40,16 @@ const MAX_ROUNDS: usize = 16;
 /// How long requests and timers may keep the thread from its socket. One of them is always done, and takes
 /// what it takes: the largest description well below a millisecond, a flight of a handshake likewise.
 const SLICE: Duration = Duration::from_micros(500);
+/// Turns without a panic after which another one counts as the first.
+const CALM_TURNS: u32 = 3;
+/// One packet of so many that are sent is timed on its way through.
+const TIMED: u64 = 256;
+/// Datagrams over TCP that are taken before requests and timers get their turn.
+const MAX_ARRIVALS: usize = 1024;
+/// Connections over TCP for each endpoint: browsers try one for each address of theirs and each of ours.
+const CONNECTIONS_PER_ENDPOINT: usize = 4;
+/// How often a free port is looked for that is free over TCP too.
+const MAX_TRIES: usize = 32;
 /// How long events wait for the control plane to make room.
 const EVENT_RETRY: Duration = Duration::from_millis(5);
 
@@ -43,6 +58,8 @@ pub(super) struct Started {
     pub wakers: Vec<Arc<Waker>>,
     pub local_addr: SocketAddr,
     pub announced: Vec<SocketAddr>,
+    pub tcp_port: Option<u16>,
+    pub tcp: Arc<Counters>,
 }
 
 /// Binds one port and starts a thread for each of `requests`. `sent` counts what all of them send.
@@ -68,9 +85,12 @@ fn build(
     requests: Vec<mpsc::Receiver<Request>>,
     events: &mpsc::Sender<MediaEvent>,
 ) -> io::Result<(Vec<Media>, Started)> {
-    let mut sockets = socket::bind_all(config.listen, requests.len())?;
+    let (mut sockets, listener) = bind(&config, requests.len())?;
     let local_addr = sockets[0].local_addr()?;
     let announced = socket::announced(&config, local_addr)?;
+    let tcp_port = listener.as_ref().map(Listener::port).transpose()?;
+    let candidates: Arc<[String]> = candidates(&announced, tcp_port).into();
+    let counters = Arc::new(Counters::default());
     let identity = Identity::generate().map_err(io::Error::other)?;
     let (mut polls, mut wakers) = (Vec::new(), Vec::new());
     for socket in &mut sockets {
@@ -81,33 +101,81 @@ fn build(
     }
     let config = Arc::new(config);
     let exchanges = Exchange::connect(&wakers);
-    let parts = polls.into_iter().zip(sockets).zip(requests).zip(exchanges);
-    let threads = parts.map(|(((poll, socket), requests), exchange)| {
+    let max_connections = config.max_endpoints.saturating_mul(CONNECTIONS_PER_ENDPOINT);
+    let ends: Vec<_> = match listener {
+        Some(listener) => {
+            tcp::start(listener, &wakers, max_connections, &counters)?.into_iter().map(Some).collect()
+        }
+        None => wakers.iter().map(|_| None).collect(),
+    };
+    let parts = polls.into_iter().zip(sockets).zip(requests).zip(exchanges).zip(ends);
+    let threads = parts.map(|((((poll, socket), requests), exchange), ends)| {
+        let (arrivals, outlet) = ends.map(|ends| (ends.arrivals, ends.outlet)).unzip();
         let hub = Hub::new(
             Arc::clone(&config),
             Arc::clone(directory),
             exchange,
             identity.clone(),
-            announced.clone(),
-            Egress::new(socket.shared()),
+            Arc::clone(&candidates),
+            Egress::new(socket.shared(), outlet),
             events.clone(),
         );
         let events = Events::with_capacity(8);
         let sent = Arc::clone(sent);
-        Media { poll, events, socket, requests, hub, sent, counted: 0, slice: SLICE, more: false }
+        Media {
+            poll,
+            events,
+            socket,
+            arrivals,
+            requests,
+            hub,
+            sent,
+            counted: 0,
+            timed: 0,
+            slice: SLICE,
+            more: false,
+        }
     });
-    Ok((threads.collect(), Started { wakers, local_addr, announced }))
+    Ok((threads.collect(), Started { wakers, local_addr, announced, tcp_port, tcp: counters }))
+}
+
+/// Binds the media port, and the one over TCP. A port that may be any is one that is free over both.
+fn bind(config: &MediaConfig, count: usize) -> io::Result<(Vec<Socket>, Option<Listener>)> {
+    let mut tries = 0;
+    loop {
+        let sockets = socket::bind_all(config.listen, count)?;
+        let mut address = sockets[0].local_addr()?;
+        match config.tcp {
+            TcpPort::Off => return Ok((sockets, None)),
+            TcpPort::Same => {}
+            TcpPort::Port(port) => address.set_port(port),
+        }
+        tries += 1;
+        match Listener::bind(address) {
+            Ok(listener) => return Ok((sockets, Some(listener))),
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse
+                    && config.tcp == TcpPort::Same
+                    && config.listen.port() == 0
+                    && tries < MAX_TRIES => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 struct Media {
     poll: Poll,
     events: Events,
     socket: Socket,
+    /// What comes over TCP.
+    arrivals: Option<std::sync::mpsc::Receiver<Arrival>>,
     requests: mpsc::Receiver<Request>,
     hub: Hub,
     /// What all shards have sent, and how much of it this one has told.
     sent: Arc<AtomicU64>,
     counted: u64,
+    /// How many of those the packets stand for that were timed.
+    timed: u64,
     /// [`SLICE`].
     slice: Duration,
     /// Something was left in the last turn.
@@ -115,8 +183,24 @@ struct Media {
 }
 
 impl Media {
+    /// Goes on after a panic ([`Hub::start_anew`]). One that comes again at once has nothing to do with clients: the process
+    /// ends, and other workers take over what it had.
     fn run(mut self) {
-        while self.turn() {}
+        let mut calm = CALM_TURNS;
+        loop {
+            match catch_unwind(AssertUnwindSafe(|| self.turn())) {
+                Ok(true) => calm = calm.saturating_add(1),
+                Ok(false) => return,
+                Err(_) if calm < CALM_TURNS => {
+                    tracing::error!("a media thread panics again and again: the process ends");
+                    std::process::abort();
+                }
+                Err(_) => {
+                    calm = 0;
+                    self.hub.start_anew();
+                }
+            }
+        }
     }
 
     /// Waits until there is something to do and does it: packets first, all that are there, then a slice of
@@ -133,6 +217,7 @@ impl Media {
         self.more = self.receive();
         let now = Instant::now();
         self.more |= self.hub.handle_exchange(now);
+        self.more |= self.take_arrivals(now);
         self.flush(now);
         let until = Instant::now() + self.slice;
         match self.do_requests(until) {
@@ -178,8 +263,29 @@ impl Media {
                 return false;
             }
             self.flush(now);
+            self.time_forwarding(now);
         }
         true
+    }
+
+    /// What was received at `now` has left. A look at the clock for every [`TIMED`] packets is all that this costs.
+    fn time_forwarding(&mut self, now: Instant) {
+        let times = (self.counted - self.timed) / TIMED;
+        if times > 0 {
+            self.timed += times * TIMED;
+            self.hub.note_forwarding(now.elapsed(), times);
+        }
+    }
+
+    /// Takes what came over TCP. Returns whether there may be more.
+    fn take_arrivals(&mut self, now: Instant) -> bool {
+        let Some(arrivals) = &self.arrivals else { return false };
+        let mut count = 0;
+        for Arrival { path, mut bytes } in arrivals.try_iter().take(MAX_ARRIVALS) {
+            self.hub.handle_datagram(now, path, &mut bytes);
+            count += 1;
+        }
+        count == MAX_ARRIVALS
     }
 
     /// Returns whether there was anything.

@@ -9,14 +9,18 @@ use common::message::{
     Command, CommandBody, CommandError, ErrorCode, Event, EventBody, JoinReply, Offer, Reply, ReplyBody,
     VERSION,
 };
-use common::model::{CommandId, EndpointId, Grants, InstanceId, ParticipantId, Session, SessionId, WorkerId};
+use common::model::{
+    Bitrates, CommandId, EndpointId, Grants, InstanceId, ParticipantId, Session, SessionId, SessionSettings,
+    WorkerId,
+};
 use common::time::UnixMillis;
 use tokio::sync::{Mutex, watch};
 
 use super::{eventually, patience};
 
 pub const KEY: &str = "key1";
-pub const GRANTS: Grants = Grants { can_publish: true, can_subscribe: true, admin: false };
+pub const GRANTS: Grants =
+    Grants { can_publish: true, can_subscribe: true, admin: false, bitrates: Bitrates::UNSET };
 
 type Received = HashMap<CommandId, Vec<Reply>>;
 
@@ -50,6 +54,7 @@ impl Api {
             version: VERSION,
             command_id: CommandId::new(),
             traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned(),
+            sent_at: None,
             deadline: UnixMillis::now().plus(Duration::from_secs(60)),
             reply_to: self.reply_to.clone(),
             body,
@@ -99,8 +104,12 @@ impl Api {
     pub async fn create(&self) -> SessionId {
         let session_id = SessionId::new();
         self.declare(session_id).await;
-        let body =
-            CommandBody::CreateSession { session_id, name: Some("test".to_owned()), key_id: KEY.to_owned() };
+        let body = CommandBody::CreateSession {
+            session_id,
+            name: Some("test".to_owned()),
+            key_id: KEY.to_owned(),
+            settings: SessionSettings::default(),
+        };
         let session = created(self.call(topology::WORKERS, body).await);
         assert_eq!(session.id, session_id);
         session_id
@@ -163,6 +172,10 @@ pub fn join_body(session: SessionId, participant: ParticipantId, offer: Option<O
         grants: GRANTS,
         server_offers: false,
         offer,
+        bitrates: Bitrates::UNSET,
+        last_n: None,
+        fixed: None,
+        token_issued_at: None,
     }
 }
 
@@ -175,7 +188,7 @@ pub fn joined(reply: ReplyBody) -> JoinReply {
 
 pub fn created(reply: Result<ReplyBody, CommandError>) -> Session {
     match reply {
-        Ok(ReplyBody::SessionCreated { session }) => session,
+        Ok(ReplyBody::SessionCreated { session }) => *session,
         other => panic!("not created: {other:?}"),
     }
 }
@@ -238,7 +251,7 @@ pub async fn dead_letter(broker: &dyn Broker, message_id: &str) -> Message {
         loop {
             let delivery = inbox.next().await.expect("the dead-letter queue is there");
             if delivery.message.message_id == message_id {
-                let message = delivery.message.clone();
+                let message = Message::clone(&delivery.message);
                 delivery.acknowledge().await.unwrap();
                 return message;
             }

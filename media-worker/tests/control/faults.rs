@@ -9,8 +9,9 @@ use common::broker::{
     Broker, BrokerError, BrokerErrorKind, BrokerResult, Destination, Inbox, InboxOptions, Message, QueueSpec,
 };
 use common::model::{
-    EndpointId, EndpointState, Participant, ParticipantId, Pipeline, PipelineId, RunId, Session, SessionId,
-    TimelineEntry, Track, TrackId, Worker, WorkerId,
+    CommandId, EndpointId, EndpointState, EventId, InstanceId, Participant, ParticipantId, Pipeline,
+    PipelineId, Rating, RunId, Session, SessionId, SessionSettings, TimelineEntry, Track, TrackId, Worker,
+    WorkerId,
 };
 use common::store::{
     Guarded, Inserted, Outlined, RemoveIf, ResumeToken, SessionChange, SessionFilter, SessionOutline,
@@ -27,6 +28,8 @@ pub enum Fault {
     FailAfter(Duration, StoreErrorKind),
     /// It does its work, but later.
     Dawdle(Duration),
+    /// It does its work, and fails all the same: the answer is lost.
+    LoseAnswer(StoreErrorKind),
     Panic,
 }
 
@@ -45,7 +48,8 @@ impl Planned {
         *self.0.lock().unwrap() = Box::new(plan);
     }
 
-    async fn check(&self, operation: &str) -> Result<(), StoreErrorKind> {
+    /// `Ok` is how it fails when its work is done, if it does.
+    async fn check(&self, operation: &str) -> Result<Option<StoreErrorKind>, StoreErrorKind> {
         let fault = (self.0.lock().unwrap())(operation);
         match fault {
             None => {}
@@ -55,9 +59,10 @@ impl Planned {
                 return Err(kind);
             }
             Some(Fault::Dawdle(time)) => tokio::time::sleep(time).await,
+            Some(Fault::LoseAnswer(kind)) => return Ok(Some(kind)),
             Some(Fault::Panic) => panic!("{operation}: as planned"),
         }
-        Ok(())
+        Ok(None)
     }
 }
 
@@ -80,11 +85,9 @@ impl FaultyStore {
         self.plan(|_| None);
     }
 
-    async fn check(&self, operation: &str) -> StoreResult<()> {
-        self.planned
-            .check(operation)
-            .await
-            .map_err(|kind| StoreError::new(kind, format!("{operation}: as planned")))
+    async fn check(&self, operation: &str) -> StoreResult<Option<StoreError>> {
+        let planned = |kind| StoreError::new(kind, format!("{operation}: as planned"));
+        self.planned.check(operation).await.map(|lost| lost.map(planned)).map_err(planned)
     }
 }
 
@@ -107,8 +110,9 @@ macro_rules! checked {
         #[async_trait]
         impl Store for FaultyStore {
             $(async fn $name(&self $(, $arg: $kind)*) -> StoreResult<$result> {
-                self.check(stringify!($name)).await?;
-                self.inner.$name($($arg),*).await
+                let lost = self.check(stringify!($name)).await?;
+                let result = self.inner.$name($($arg),*).await?;
+                lost.map_or(Ok(result), Err)
             })*
 
             async fn watch_sessions(&self, resume: Option<&ResumeToken>) -> StoreResult<Box<dyn SessionWatch>> {
@@ -140,7 +144,12 @@ checked! {
     ) -> Guarded;
     set_tracks(session: SessionId, participant: ParticipantId, endpoint: EndpointId, tracks: &[Track]) -> Guarded;
     set_track_muted(session: SessionId, participant: ParticipantId, track: TrackId, muted: bool) -> Guarded;
-    remove_participant(session: SessionId, participant: ParticipantId, only_if: RemoveIf) -> Guarded;
+    remove_participant(
+        session: SessionId, participant: ParticipantId, only_if: RemoveIf, by: Option<CommandId>
+    ) -> Guarded;
+    revoke(session: SessionId, participant: ParticipantId, at: UnixMillis) -> Guarded;
+    note_done(session: SessionId, command: CommandId) -> Guarded;
+    set_settings(session: SessionId, settings: &SessionSettings, by: CommandId) -> Guarded;
     close_session(session: SessionId, at: UnixMillis) -> Guarded;
     close_empty_session(session: SessionId, at: UnixMillis) -> Guarded;
     closed_sessions(before: UnixMillis, after: Option<SessionId>, limit: u32) -> Vec<SessionId>;
@@ -153,6 +162,14 @@ checked! {
     bury_worker(seen: &Worker) -> bool;
     append_timeline(session: SessionId, entries: &[TimelineEntry]) -> ();
     timeline(session: SessionId, after: i64, limit: usize) -> Vec<TimelineEntry>;
+    sessions_owed(to: &str, after: Option<SessionId>, limit: usize) -> Vec<SessionId>;
+    owed(to: &str, session: SessionId, limit: usize) -> Vec<TimelineEntry>;
+    settle_owed(to: &str, entry: EventId, given_up: bool) -> bool;
+    given_up(to: &[String], after: Option<EventId>, limit: usize) -> Vec<TimelineEntry>;
+    owe_again(to: &str, entry: EventId, since: UnixMillis) -> bool;
+    take_lease(name: &str, holder: InstanceId, now: UnixMillis, until: UnixMillis) -> bool;
+    put_rating(rating: &Rating) -> bool;
+    ratings(session: SessionId, after: Option<ParticipantId>, limit: usize) -> Vec<Rating>;
     ping(timeout: Duration) -> ();
 }
 
@@ -200,6 +217,10 @@ impl Broker for FaultyBroker {
 
     async fn delete_exchange(&self, name: &str) -> BrokerResult<()> {
         self.inner.delete_exchange(name).await
+    }
+
+    async fn waiting(&self, queue: &str) -> BrokerResult<u64> {
+        self.inner.waiting(queue).await
     }
 
     async fn open_inbox(&self, queue: &str, options: InboxOptions) -> BrokerResult<Box<dyn Inbox>> {

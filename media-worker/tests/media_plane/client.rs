@@ -8,22 +8,25 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use common::model::{EndpointId, ParticipantId};
 use media_worker::media::MediaEvent;
+use rtc::data_channel::{RTCDataChannelId, RTCDataChannelInit};
 use rtc::interceptor::{Attribute, Interceptor, Packet, Registry, Slot, StreamInfo, TaggedPacket};
 use rtc::media_stream::MediaStreamTrack;
 use rtc::peer_connection::configuration::RTCConfigurationBuilder;
 use rtc::peer_connection::configuration::interceptor_registry::register_default_interceptors;
 use rtc::peer_connection::configuration::media_engine::MediaEngine;
 use rtc::peer_connection::configuration::setting_engine::SettingEngineBuilder;
-use rtc::peer_connection::event::RTCPeerConnectionEvent;
+use rtc::peer_connection::event::{RTCDataChannelEvent, RTCPeerConnectionEvent};
 use rtc::peer_connection::message::RTCMessage;
 use rtc::peer_connection::sdp::RTCSessionDescription;
 use rtc::peer_connection::state::RTCPeerConnectionState;
 use rtc::peer_connection::transport::{CandidateConfig, CandidateHostConfig, RTCIceCandidate};
 use rtc::peer_connection::{RTCPeerConnection, RTCPeerConnectionBuilder};
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
+use rtc::rtcp::payload_feedbacks::receiver_estimated_maximum_bitrate::ReceiverEstimatedMaximumBitrate;
+use rtc::rtp::header::{EXTENSION_PROFILE_ONE_BYTE, Extension};
 use rtc::rtp_transceiver::rtp_sender::{
     RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RTCRtpCodingParameters, RTCRtpEncodingParameters,
-    RTCRtpRtxParameters, RtpCodecKind,
+    RTCRtpHeaderExtensionCapability, RTCRtpRtxParameters, RtpCodecKind,
 };
 use rtc::rtp_transceiver::{RTCRtpSenderId, RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
 use rtc::sansio::Protocol;
@@ -43,6 +46,8 @@ pub struct Outgoing {
     pub ssrc: u32,
     pub kind: RtpCodecKind,
     payload_type: Option<u8>,
+    /// Under which id the audio level goes (RFC 6464).
+    level_id: Option<u8>,
     sequence: u16,
     timestamp: u32,
     pub sent: u64,
@@ -70,6 +75,8 @@ pub struct Client {
     pub unplugged: bool,
     pub keyframe_requests: u64,
     pub lost: u64,
+    /// How loud its audio is: dB below full scale.
+    pub level: u8,
     alerts: u64,
     sent_media: u64,
     received_media: u64,
@@ -80,6 +87,10 @@ pub struct Client {
     /// Server offers stay unanswered.
     pub sulks: bool,
     pub pending: VecDeque<(u64, String)>,
+    channels: Vec<(RTCDataChannelId, &'static str)>,
+    pub open_channels: usize,
+    /// Messages of data channels: label, whether it is text, content.
+    pub heard: Vec<(String, bool, Vec<u8>)>,
 }
 
 impl Client {
@@ -122,6 +133,7 @@ impl Client {
             unplugged: false,
             keyframe_requests: 0,
             lost: 0,
+            level: 127,
             alerts: 0,
             sent_media: 0,
             received_media: 0,
@@ -130,6 +142,9 @@ impl Client {
             first_copies: Vec::new(),
             sulks: false,
             pending: VecDeque::new(),
+            channels: Vec::new(),
+            open_channels: 0,
+            heard: Vec::new(),
         }
     }
 
@@ -153,10 +168,43 @@ impl Client {
             ssrc,
             kind,
             payload_type: None,
+            level_id: None,
             sequence: rand::random(),
             timestamp: rand::random(),
             sent: 0,
         });
+    }
+
+    /// Adds an m-line that only receives to the next offer.
+    pub fn receive(&mut self, kind: RtpCodecKind) {
+        let init =
+            RTCRtpTransceiverInit { direction: RTCRtpTransceiverDirection::Recvonly, ..Default::default() };
+        self.pc.add_transceiver_from_kind(kind, Some(init)).unwrap();
+    }
+
+    /// Opens both data channels with the next offer.
+    pub fn open_channels(&mut self) {
+        let lossy = RTCDataChannelInit { ordered: false, max_retransmits: Some(0), ..Default::default() };
+        for (label, init) in [("reliable", None), ("lossy", Some(lossy))] {
+            let id = self.pc.create_data_channel(label, init).unwrap().id();
+            self.channels.push((id, label));
+        }
+    }
+
+    /// Sends a text message.
+    pub fn say(&mut self, label: &str, text: &str) {
+        let id = self.channel(label);
+        self.pc.data_channel(id).unwrap().send_text(Instant::now(), text).unwrap();
+    }
+
+    /// Sends a binary message.
+    pub fn say_bytes(&mut self, label: &str, bytes: &[u8]) {
+        let id = self.channel(label);
+        self.pc.data_channel(id).unwrap().send(Instant::now(), BytesMut::from(bytes)).unwrap();
+    }
+
+    fn channel(&self, label: &str) -> RTCDataChannelId {
+        self.channels.iter().find(|(_, known)| *known == label).expect("it was opened").0
     }
 
     pub fn create_offer(&mut self) -> String {
@@ -195,8 +243,14 @@ impl Client {
         let Some(mut sender) = self.pc.rtp_sender(outgoing.sender) else { return };
         let mime = if outgoing.kind == RtpCodecKind::Audio { "audio/opus" } else { "video/VP8" };
         if outgoing.payload_type.is_none() {
-            let codecs = &sender.get_parameters().rtp_parameters.codecs;
-            outgoing.payload_type = codecs
+            let parameters = &sender.get_parameters().rtp_parameters;
+            outgoing.level_id = parameters
+                .header_extensions
+                .iter()
+                .find(|extension| extension.uri == AUDIO_LEVEL)
+                .map(|extension| extension.id as u8);
+            outgoing.payload_type = parameters
+                .codecs
                 .iter()
                 .find(|codec| codec.rtp_codec.mime_type.eq_ignore_ascii_case(mime))
                 .map(|codec| codec.payload_type);
@@ -205,6 +259,7 @@ impl Client {
         let mut payload = vec![0x10, u8::from(!keyframe), 0, 0];
         payload.extend_from_slice(&outgoing.sent.to_be_bytes());
         payload.resize(200, 7);
+        let level = outgoing.level_id.map(|id| Extension { id, payload: Bytes::from(vec![self.level]) });
         let packet = rtc::rtp::Packet {
             header: rtc::rtp::Header {
                 version: 2,
@@ -213,6 +268,9 @@ impl Client {
                 sequence_number: outgoing.sequence,
                 timestamp: outgoing.timestamp,
                 ssrc: outgoing.ssrc,
+                extension: level.is_some(),
+                extension_profile: EXTENSION_PROFILE_ONE_BYTE,
+                extensions: level.into_iter().collect(),
                 ..Default::default()
             },
             payload: Bytes::from(payload),
@@ -237,6 +295,15 @@ impl Client {
             return;
         }
         panic!("no such track: {track_id}");
+    }
+
+    /// Says how much it can receive, in bit/s (draft-alvestrand-rmcat-remb).
+    pub fn report_maximum_bitrate(&mut self, bitrate: f32) {
+        let Some(id) = self.pc.get_receivers().next() else { return };
+        let Some(mut receiver) = self.pc.rtp_receiver(id) else { return };
+        let ssrcs = receiver.track().ssrcs().collect();
+        let report = ReceiverEstimatedMaximumBitrate { sender_ssrc: 1, bitrate, ssrcs };
+        receiver.write_rtcp(Instant::now(), vec![Box::new(report)]).unwrap();
     }
 
     /// Says goodbye (close_notify).
@@ -274,14 +341,24 @@ impl Client {
             self.pc.handle_timeout(now).unwrap();
         }
         while let Some(event) = self.pc.poll_event() {
-            if let RTCPeerConnectionEvent::OnConnectionStateChangeEvent(state) = event {
-                self.is_connected = state == RTCPeerConnectionState::Connected;
+            match event {
+                RTCPeerConnectionEvent::OnConnectionStateChangeEvent(state) => {
+                    self.is_connected = state == RTCPeerConnectionState::Connected;
+                }
+                RTCPeerConnectionEvent::OnDataChannel(RTCDataChannelEvent::OnOpen(_)) => {
+                    self.open_channels += 1;
+                }
+                _ => {}
             }
         }
         while let Some(message) = self.pc.poll_read() {
             match message.message {
                 RTCMessage::RtpPacket(track, packet) => {
                     let incoming = self.incoming.entry(track).or_default();
+                    // What a probe repeats is no news to a decoder.
+                    if incoming.sequences.contains(&packet.header.sequence_number) {
+                        continue;
+                    }
                     incoming.sequences.push(packet.header.sequence_number);
                     incoming.payloads.push(packet.payload);
                 }
@@ -290,6 +367,11 @@ impl Client {
                         .iter()
                         .filter(|packet| packet.as_any().downcast_ref::<PictureLossIndication>().is_some())
                         .count() as u64;
+                }
+                RTCMessage::DataChannelMessage(id, message) => {
+                    let label = self.channels.iter().find(|(known, _)| *known == id).map(|(_, label)| *label);
+                    let label = label.unwrap_or_default().to_string();
+                    self.heard.push((label, message.is_string, message.data.to_vec()));
                 }
                 _ => {}
             }
@@ -341,6 +423,7 @@ fn is_first_copy(datagram: &[u8]) -> bool {
 }
 
 pub const VP8: u8 = 96;
+const AUDIO_LEVEL: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
 
 fn opus() -> RTCRtpCodecParameters {
     codec("audio/opus", 48_000, 2, "minptime=10;useinbandfec=1", 111)
@@ -371,6 +454,8 @@ fn codec(mime: &str, clock_rate: u32, channels: u16, fmtp: &str, payload_type: u
 
 fn media_engine() -> MediaEngine {
     let mut engine = MediaEngine::default();
+    let level = RTCRtpHeaderExtensionCapability { uri: AUDIO_LEVEL.into() };
+    engine.register_header_extension(level, RtpCodecKind::Audio, None).unwrap();
     engine.register_codec(opus(), RtpCodecKind::Audio).unwrap();
     engine.register_codec(vp8(), RtpCodecKind::Video).unwrap();
     engine.register_codec(codec("video/rtx", 90_000, 0, "apt=96", 97), RtpCodecKind::Video).unwrap();

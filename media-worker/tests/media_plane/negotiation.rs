@@ -3,8 +3,10 @@
 use std::time::{Duration, Instant};
 
 use common::message::{Answer, Offer};
-use media_worker::media::MediaError;
+use common::model::{TrackId, TrackKind};
+use media_worker::media::{MediaError, MediaEvent};
 use rtc::rtp_transceiver::rtp_sender::RtpCodecKind::{Audio, Video};
+use sfu::Codec;
 
 use crate::world::World;
 
@@ -139,6 +141,34 @@ fn an_answer_that_stops_a_published_track_is_told() {
         })
     });
     world.until("ben is told", |world| world.offers(ben).last().is_some_and(|(_, tracks)| tracks.is_empty()));
+}
+
+#[test]
+fn who_refuses_a_track_is_told_so_once() {
+    let mut world = World::new();
+    let (ada, ben) = (world.join(&[Audio, Video]), world.open(true));
+    world.clients[ben].sulks = true;
+    world.until("the tracks are offered", |world| !world.clients[ben].pending.is_empty());
+    let (revision, sdp) = world.clients[ben].pending.pop_front().unwrap();
+    // As a client answers that knows no VP8.
+    let answer = world.clients[ben].answer(&sdp);
+    let (head, video) = answer.split_once("m=video 9 ").expect("an answer for the video");
+    let refused = format!("{head}m=video 0 {video}");
+    world.answer(ben, refused, revision).unwrap();
+    let refusals = |world: &World| -> Vec<(TrackId, Codec)> {
+        let refusal = |event: &MediaEvent| match event {
+            MediaEvent::Refused { track_id, codec, .. } => Some((*track_id, *codec)),
+            _ => None,
+        };
+        world.clients[ben].events.iter().filter_map(refusal).collect()
+    };
+    let video = world.offers(ben)[0].1.iter().find(|it| it.kind == TrackKind::Video).unwrap().track_id;
+    world.until("the refusal is told", |world| !refusals(world).is_empty());
+    world.until("the voice flows all the same", |world| {
+        world.clients[ada].send(0, true);
+        !world.clients[ben].incoming.is_empty()
+    });
+    assert_eq!(refusals(&world), [(video, Codec::Vp8)]);
 }
 
 #[test]

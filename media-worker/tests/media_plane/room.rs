@@ -56,6 +56,40 @@ fn two_members_see_and_hear_each_other() {
 }
 
 #[test]
+fn who_speaks_is_told_once_and_again_when_it_is_somebody_else() {
+    for mut world in World::in_both_shapes() {
+        let (ada, ben) = (world.join(&[Audio]), world.join(&[Audio]));
+        let talking = |world: &mut World, levels: [u8; 2], expected: &[usize]| {
+            world.clients[ada].level = levels[0];
+            world.clients[ben].level = levels[1];
+            let expected: Vec<_> = expected.iter().map(|client| world.clients[*client].participant).collect();
+            let mut last = std::time::Instant::now();
+            world.until("the speakers are told", |world| {
+                if last.elapsed() >= Duration::from_millis(20) {
+                    last = std::time::Instant::now();
+                    talk(world, ada, false);
+                    talk(world, ben, false);
+                }
+                let told = world.speakers.last();
+                told.is_some_and(|told| told.iter().map(|it| it.participant_id).eq(expected.iter().copied()))
+            });
+        };
+        // The first bit of a level says that the client takes it for speech.
+        talking(&mut world, [0x80 | 20, 127], &[ada]);
+        assert!(world.speakers[0][0].level > 0.0);
+        talking(&mut world, [90, 15], &[ben]);
+        talking(&mut world, [127, 127], &[]);
+        // One list for each change, whichever media threads hear it. Between two speakers both or neither may be named.
+        assert!(world.speakers.len() <= 4, "{:?}", world.speakers);
+        // A muted track says nothing, whatever its client sends.
+        let track = world.offers(ben).pop().unwrap().1[0].track_id;
+        let muted = world.plane.set_muted(world.clients[ada].endpoint, track, true);
+        world.runtime.block_on(muted).unwrap();
+        talking(&mut world, [10, 20], &[ben]);
+    }
+}
+
+#[test]
 fn candidates_are_announced_once_and_end() {
     for mut world in World::in_both_shapes() {
         let ada = world.join(&[Audio]);
@@ -69,7 +103,9 @@ fn candidates_are_announced_once_and_end() {
             .collect();
         assert_eq!(candidates.len(), 1);
         let announced = world.plane.announced();
-        assert_eq!(candidates[0].len(), announced.len() + 1);
+        assert_eq!(candidates[0].len(), 2 * announced.len() + 1, "each over UDP and over TCP, and the end");
+        let tcp = format!("127.0.0.1 {} typ host tcptype passive", world.plane.tcp_port().unwrap());
+        assert!(candidates[0][announced.len()].candidate.ends_with(&tcp), "{candidates:?}");
         assert!(
             candidates[0][0]
                 .candidate

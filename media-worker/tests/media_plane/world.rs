@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use common::message::{Answer, Offer, TrackDescription};
-use common::model::PipelineId;
+use common::message::{Answer, EventBody, Fixed, Offer, ParticipantQuality, Speaking, TrackDescription};
+use common::model::{EndpointId, NetworkSummary, PipelineId};
+use common::time::UnixMillis;
 use media_worker::media::{
-    ConnectionState, MediaConfig, MediaError, MediaEvent, MediaPlane, Negotiated, OpenEndpoint,
+    ConnectionState, MediaConfig, MediaError, MediaEvent, MediaPlane, Negotiated, OpenEndpoint, Treatment,
 };
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -43,6 +44,16 @@ pub struct World {
     events: mpsc::Receiver<MediaEvent>,
     pub pipeline: PipelineId,
     pub clients: Vec<Client>,
+    /// Every list of speakers that was told.
+    pub speakers: Vec<Vec<Speaking>>,
+    /// Messages for endpoints without a data channel.
+    pub messages: Vec<(Vec<EndpointId>, EventBody)>,
+    /// Every change of a connection's quality that was told.
+    pub quality: Vec<ParticipantQuality>,
+    /// What was said of endpoints at their end.
+    pub ended: Vec<NetworkSummary>,
+    /// Of whoever is opened next.
+    pub treatment: Treatment,
 }
 
 impl World {
@@ -58,7 +69,18 @@ impl World {
     pub fn with(config: MediaConfig) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (plane, events) = MediaPlane::start(config).unwrap();
-        Self { runtime, plane, events, pipeline: PipelineId::new(), clients: Vec::new() }
+        Self {
+            runtime,
+            plane,
+            events,
+            pipeline: PipelineId::new(),
+            clients: Vec::new(),
+            speakers: Vec::new(),
+            messages: Vec::new(),
+            quality: Vec::new(),
+            ended: Vec::new(),
+            treatment: Treatment::default(),
+        }
     }
 
     /// A new client with an open endpoint and nothing negotiated.
@@ -73,6 +95,30 @@ impl World {
         can_publish: bool,
         can_subscribe: bool,
     ) -> usize {
+        self.open_how(client, server_offers, (can_publish, can_subscribe), None)
+    }
+
+    /// A client that describes itself once and receives these kinds, negotiated but not connected yet.
+    pub fn watch(&mut self, kinds: &[rtc::rtp_transceiver::rtp_sender::RtpCodecKind], fixed: Fixed) -> usize {
+        let mut client = Client::new();
+        kinds.iter().for_each(|kind| client.receive(*kind));
+        let client = self.open_how(client, false, (false, true), Some(fixed));
+        self.negotiate(client, Vec::new()).unwrap();
+        client
+    }
+
+    /// A client that describes itself once, whose m-lines are its own business.
+    pub fn open_fixed(&mut self, client: Client) -> usize {
+        self.open_how(client, false, (false, true), Some(Fixed::default()))
+    }
+
+    fn open_how(
+        &mut self,
+        client: Client,
+        server_offers: bool,
+        (can_publish, can_subscribe): (bool, bool),
+        fixed: Option<Fixed>,
+    ) -> usize {
         let open = OpenEndpoint {
             endpoint_id: client.endpoint,
             pipeline_id: self.pipeline,
@@ -80,6 +126,11 @@ impl World {
             can_publish,
             can_subscribe,
             server_offers,
+            treatment: Treatment {
+                joined_at: UnixMillis(self.clients.len() as i64),
+                ..self.treatment.clone()
+            },
+            fixed,
         };
         self.runtime.block_on(self.plane.open_endpoint(open)).unwrap();
         self.clients.push(client);
@@ -144,7 +195,29 @@ impl World {
                 MediaEvent::Offer { endpoint_id, .. }
                 | MediaEvent::Candidates { endpoint_id, .. }
                 | MediaEvent::State { endpoint_id, .. }
+                | MediaEvent::Suspensions { endpoint_id, .. }
+                | MediaEvent::Demand { endpoint_id, .. }
+                | MediaEvent::Refused { endpoint_id, .. }
+                | MediaEvent::Step { endpoint_id, .. }
                 | MediaEvent::Unpublished { endpoint_id, .. } => *endpoint_id,
+                MediaEvent::Speakers { pipeline_id, speakers } => {
+                    assert_eq!(*pipeline_id, self.pipeline);
+                    self.speakers.push(speakers.clone());
+                    continue;
+                }
+                MediaEvent::Message { endpoints, body } => {
+                    self.messages.push((endpoints.clone(), body.clone()));
+                    continue;
+                }
+                MediaEvent::Ended(summary) => {
+                    self.ended.push((**summary).clone());
+                    continue;
+                }
+                MediaEvent::Quality { pipeline_id, participants } => {
+                    assert_eq!(*pipeline_id, self.pipeline);
+                    self.quality.extend(participants);
+                    continue;
+                }
             };
             let client =
                 self.clients.iter_mut().find(|client| client.endpoint == id).expect("a known endpoint");

@@ -25,6 +25,8 @@ pub struct Held {
     pub kind: &'static str,
     pub ends: Ends,
     pub redelivered: bool,
+    /// What its reader said to everyone else.
+    pub is_own: bool,
     pub delivery: Delivery,
 }
 
@@ -44,7 +46,12 @@ impl Held {
             }
             _ => Ends::No,
         };
-        Ok(Self { id: event.id, kind: event.body.kind(), ends, redelivered: delivery.redelivered, delivery })
+        let is_own = matches!(
+            &event.body,
+            EventBody::Message { from: Some(from), .. } if *from == reader.participant
+        );
+        let (kind, redelivered) = (event.body.kind(), delivery.redelivered);
+        Ok(Self { id: event.id, kind, ends, redelivered, is_own, delivery })
     }
 
     /// What the client gets. Made when it is sent, and not kept: what waits for confirmation, hundreds of events of each

@@ -19,6 +19,10 @@ pub const WINDOW: u16 = 512;
 const REMEMBERED: usize = 1_024;
 /// After a take-over without the older reader's help, how long to look for the cursor among what comes again.
 const CATCH_UP: Duration = Duration::from_millis(50);
+/// Pause before the deletion of a queue is tried again, doubled each time; after the last try it stays until nobody
+/// reads it any more.
+const DELETE_AGAIN: Duration = Duration::from_secs(1);
+const DELETE_TRIES: u32 = 7;
 
 /// The queue is gone: nobody joined with this endpoint, or its last event is confirmed, or nobody read it for too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +36,17 @@ pub enum Confirmed {
     Removed,
     /// The event that ends the stream is confirmed: the queue is gone with it.
     Over(Ends),
+}
+
+/// Deletes a queue whose stream has ended, a moment later. While it stays, whoever goes on polling never hears that it is over.
+async fn delete_later(broker: Arc<dyn Broker>, queue: String) {
+    for attempt in 0..DELETE_TRIES {
+        tokio::time::sleep(DELETE_AGAIN * 2_u32.pow(attempt)).await;
+        if broker.delete_queue(&queue).await.is_ok() {
+            return;
+        }
+    }
+    tracing::info!(queue, "a user queue that is not needed any more stays until nobody reads it");
 }
 
 /// See the module. Dropping it puts back what is not confirmed.
@@ -141,8 +156,14 @@ impl Lease {
         if !self.ended && !self.is_over(held.ends).await {
             return None;
         }
-        if let Err(error) = self.broker.delete_queue(&self.recipient.queue_name()).await {
-            tracing::debug!(error = %error, "a user queue that is not needed any more stays until it expires");
+        let deleted = self.broker.delete_queue(&self.recipient.queue_name()).await;
+        if let Err(error) = &deleted {
+            tracing::debug!(error = %error, "a user queue that is not needed any more stays for now");
+        }
+        // RabbitMQ (3.10) says that it deleted a queue, and starts it again, when the exchange that the queue is bound to goes in the
+        // same moment: the worker deletes that when the session closes.
+        if deleted.is_err() || held.ends == Ends::Closed {
+            common::ambient::spawn(delete_later(self.broker.clone(), self.recipient.queue_name()));
         }
         Some(Confirmed::Over(held.ends))
     }
@@ -239,15 +260,18 @@ impl Lease {
                 return Some(delivery);
             }
         };
-        if held.redelivered {
-            if self.confirmed.contains(&held.id) {
-                return Some(held.delivery);
-            }
-            // The broker lost the connection and delivers again what is held: only the newest delivery can be settled.
-            if let Some(place) = self.backlog.iter_mut().find(|other| other.id == held.id) {
-                *place = held;
-                return None;
-            }
+        // The session's exchange knows nobody, so it reaches its sender, too.
+        if held.is_own {
+            return Some(held.delivery);
+        }
+        // Confirmed, and its acknowledgement was lost; or the same event sent once more.
+        if self.confirmed.contains(&held.id) {
+            return Some(held.delivery);
+        }
+        // The same event sent once more; or the broker has lost the connection and delivers again what is held: then only the
+        // newest delivery can be settled. Put back, the older one would come again at once, for ever.
+        if let Some(place) = self.backlog.iter_mut().find(|other| other.id == held.id) {
+            return Some(std::mem::replace(place, held).delivery);
         }
         self.backlog.push_back(held);
         None

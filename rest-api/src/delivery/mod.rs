@@ -12,6 +12,7 @@
 //! | [`lease`] | one user queue held by this instance: what was read and not confirmed yet |
 //! | [`readers`] | at most one reader per user queue: newer ones supersede, other instances let go |
 //! | [`events`] | stored events to what clients see; which of them end a stream |
+//! | [`credentials`] | for how long those of a stream count |
 //! | [`poll`], [`sse`], [`websocket`] | the three transports |
 //!
 //! # Promises
@@ -21,6 +22,7 @@
 //! - A newer reader of the same endpoint wins, on whichever instance; the older one ends. Readers of different endpoints
 //!   of one participant have nothing to do with each other.
 
+mod credentials;
 mod events;
 mod lease;
 mod readers;
@@ -30,6 +32,7 @@ pub mod poll;
 pub mod sse;
 pub mod websocket;
 
+pub use credentials::{Credentials, Lapse};
 pub use events::{Ends, Held};
 pub use lease::Lease;
 pub use readers::{Acquired, LetGo, PeerMessage, Reader, Readers, Refused};

@@ -9,13 +9,12 @@
 //! queue against a newer reader.
 
 use bytes::Bytes;
-use common::time::UnixMillis;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::Instrument as _;
 
-use super::{Held, Reader};
+use super::{Credentials, Held, Reader};
 use crate::config::Timings;
 use crate::metrics::{self, Gauge};
 
@@ -27,27 +26,20 @@ const QUEUE: usize = 16;
 const GREETING: &str = "retry: 1000\n: connected\n\n";
 const COMMENT: &str = ": \n\n";
 
-/// The body of the stream; ends when the reader is superseded, the endpoint's last event was written, or the token expires.
-pub fn stream(reader: Reader, expires_at: Option<UnixMillis>, timings: &Timings) -> ReceiverStream<Bytes> {
+/// The body of the stream; ends when the reader is superseded, the endpoint's last event was written, or the token
+/// or its key counts no more.
+pub fn stream(reader: Reader, credentials: Credentials, timings: &Timings) -> ReceiverStream<Bytes> {
     let (sender, receiver) = mpsc::channel(QUEUE);
-    let pump = Pump { reader, sender, timings: timings.clone(), expires: deadline(expires_at), written: 0 };
+    let pump = Pump { reader, sender, timings: timings.clone(), credentials: Some(credentials), written: 0 };
     tokio::spawn(pump.run().in_current_span());
     ReceiverStream::new(receiver)
-}
-
-/// When credentials run out, on the clock that can be slept on.
-pub fn deadline(expires_at: Option<UnixMillis>) -> Instant {
-    // Far enough for every connection, and representable.
-    const NEVER: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 60 * 60);
-    let left = expires_at.map_or(NEVER, |at| UnixMillis::now().until(at).min(NEVER));
-    Instant::now() + left
 }
 
 struct Pump {
     reader: Reader,
     sender: mpsc::Sender<Bytes>,
     timings: Timings,
-    expires: Instant,
+    credentials: Option<Credentials>,
     /// Events at the front of the lease that were written.
     written: usize,
 }
@@ -57,12 +49,12 @@ impl Pump {
         let _gauge = Gauge::stream("sse");
         let cancelled = self.reader.cancelled();
         let sender = self.sender.clone();
-        let expires = self.expires;
+        let credentials = self.credentials.take().expect("a pump runs once");
         // Whatever the stream is doing, these end it; the lease is free as soon as this returns.
         tokio::select! {
             () = cancelled.cancelled() => {}
             () = sender.closed() => {}
-            () = tokio::time::sleep_until(expires) => {}
+            _ = credentials.lapse() => {}
             _ = self.pump() => {}
         }
     }

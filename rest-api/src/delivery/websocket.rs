@@ -10,6 +10,7 @@
 //! | 4001 | left, removed, or the session is closed |
 //! | 4002 | the token has expired |
 //! | 4003 | the endpoint is gone: replaced by a newer one, or not read for too long |
+//! | 4004 | the API key behind the credentials was removed |
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use serde::Deserialize;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::lease::Confirmed;
-use super::{Ends, Reader, Readers, Refused};
+use super::{Credentials, Ends, Lapse, Reader, Readers, Refused};
 use crate::config::Timings;
 use crate::metrics::{self, Gauge};
 
@@ -36,6 +37,7 @@ pub const SUPERSEDED: u16 = 4000;
 pub const OVER: u16 = 4001;
 pub const EXPIRED: u16 = 4002;
 pub const ENDPOINT_GONE: u16 = 4003;
+pub const KEY_REMOVED: u16 = 4004;
 
 /// A message of the client.
 #[derive(Deserialize)]
@@ -58,7 +60,7 @@ pub async fn serve(
     mut socket: WebSocket,
     reader: Result<Reader, Refused>,
     readers: &Readers,
-    expires: Instant,
+    credentials: Credentials,
     timings: &Timings,
 ) {
     let _gauge = Gauge::stream("websocket");
@@ -70,7 +72,7 @@ pub async fn serve(
             let end = tokio::select! {
                 biased;
                 () = cancelled.cancelled() => None,
-                () = tokio::time::sleep_until(expires) => Some(End::Close(EXPIRED)),
+                lapse = credentials.lapse() => Some(End::Close(lapse_code(lapse))),
                 end = stream.run() => Some(end),
             };
             drop(stream);
@@ -80,6 +82,13 @@ pub async fn serve(
     };
     if let End::Close(code) = end {
         close(socket, code).await;
+    }
+}
+
+fn lapse_code(lapse: Lapse) -> u16 {
+    match lapse {
+        Lapse::Expired => EXPIRED,
+        Lapse::KeyRemoved => KEY_REMOVED,
     }
 }
 
@@ -97,6 +106,7 @@ async fn close(mut socket: WebSocket, code: u16) {
         OVER => "left or closed",
         EXPIRED => "the token has expired",
         ENDPOINT_GONE => "the endpoint is gone",
+        KEY_REMOVED => "the API key was removed",
         UNSUPPORTED => "text messages only",
         POLICY => "not an acknowledgement, or too many",
         TOO_BIG => "the message is too big",

@@ -18,9 +18,11 @@ use super::problems::EventsProblems;
 use super::{LAST_EVENT_ID, private};
 use crate::auth::{Caller, StreamCaller};
 use crate::delivery::poll::{self, Poll};
-use crate::delivery::{Acquired, Recipient, Refused, sse, websocket};
-use crate::error::{ApiError, ApiResult};
+use crate::delivery::{Acquired, Credentials, Lapse, Recipient, Refused, sse, websocket};
+use crate::error::{ApiError, ApiResult, Code};
 use crate::extract::{Path, Query};
+use crate::server::Held;
+use crate::service::why_gone;
 use crate::state::ApiState;
 use crate::view::EventView;
 
@@ -77,27 +79,36 @@ pub struct StreamQuery {
 )]
 pub async fn read(
     State(state): State<ApiState>,
-    StreamCaller(caller): StreamCaller,
+    opened_by: StreamCaller,
     Path((session, participant)): Path<(SessionId, ParticipantId)>,
     Query(query): Query<EventsQuery>,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
     let wait = bounded("wait", query.wait.unwrap_or(0), 0, MAX_WAIT_SECONDS)?;
     let limit = bounded("limit", query.limit.unwrap_or(DEFAULT_EVENTS), 1, MAX_EVENTS)?;
-    may_read(&state, &caller, session, participant).await?;
-    let recipient = recipient(&state, session, participant, query.endpoint).await?;
+    let caller = &opened_by.caller;
+    may_read(&state, caller, session, participant).await?;
+    let recipient = recipient(&state, caller, session, participant, query.endpoint).await?;
+    let credentials = Credentials::new(&state.config.keys, &opened_by);
     if wants_stream(&headers) {
         let cursor = last_event_id(&headers)?.or(query.cursor);
-        let reader = acquire(&state, recipient, cursor).await?;
-        return Ok(stream(&state, &caller, reader));
+        let reader = Box::pin(acquire(&state, caller, recipient, cursor)).await?;
+        return Ok(stream(&state, credentials, reader));
     }
+    // They keep the whole buffer that the head of the request was read into.
+    drop(headers);
     let poll = Poll {
         recipient,
         cursor: query.cursor,
         wait: Duration::from_secs(wait.into()),
         limit: limit as usize,
     };
-    let page = poll::poll(&state.readers, poll).await?;
+    let polled = tokio::select! {
+        biased;
+        page = poll::poll(&state.readers, poll) => page,
+        lapse = credentials.lapse() => Err(lapsed(lapse)),
+    };
+    let page = why_gone(&state, caller, session, polled).await?;
     Ok(private(([(header::CONTENT_TYPE, "application/json")], page.into_json())))
 }
 
@@ -113,37 +124,44 @@ pub async fn read(
     ),
     responses(
         (status = 101, description = "Text frames with one event each. Close code 4000: another reader took over, \
-            4001: left, removed or session closed, 4002: token expired, 4003: the endpoint is gone, 1008: not an acknowledgement, or too many"),
+            4001: left, removed or session closed, 4002: token expired, 4003: the endpoint is gone, 4004: the API key was removed, 1008: not an acknowledgement, or too many"),
         EventsProblems,
     ),
 )]
 pub async fn websocket(
     State(state): State<ApiState>,
-    StreamCaller(caller): StreamCaller,
+    opened_by: StreamCaller,
     Path((session, participant)): Path<(SessionId, ParticipantId)>,
     Query(query): Query<StreamQuery>,
-    Upgrade(upgrade): Upgrade,
+    Upgrade { upgrade, held }: Upgrade,
 ) -> ApiResult<Response> {
-    may_read(&state, &caller, session, participant).await?;
-    let recipient = recipient(&state, session, participant, query.endpoint).await?;
-    let reader = acquire(&state, recipient, None).await?;
-    let expires = sse::deadline(caller.expires_at());
+    let caller = &opened_by.caller;
+    may_read(&state, caller, session, participant).await?;
+    let recipient = recipient(&state, caller, session, participant, query.endpoint).await?;
+    let reader = acquire(&state, caller, recipient, None).await?;
+    let credentials = Credentials::new(&state.config.keys, &opened_by);
     let upgrade = upgrade.max_message_size(websocket::MAX_MESSAGE).max_frame_size(websocket::MAX_MESSAGE);
     Ok(upgrade.on_upgrade(move |socket| async move {
-        websocket::serve(socket, reader, &state.readers, expires, &state.config.timings).await;
+        let _held = held;
+        websocket::serve(socket, reader, &state.readers, credentials, &state.config.timings).await;
     }))
 }
 
 /// An upgrade request, or a problem.
-pub struct Upgrade(WebSocketUpgrade);
+pub struct Upgrade {
+    upgrade: WebSocketUpgrade,
+    /// Of the connection, which counts on.
+    held: Option<Held>,
+}
 
 impl FromRequestParts<ApiState> for Upgrade {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> ApiResult<Self> {
+        let held = parts.extensions.get::<Held>().cloned();
         WebSocketUpgrade::from_request_parts(parts, state)
             .await
-            .map(Self)
+            .map(|upgrade| Self { upgrade, held })
             .map_err(|rejection: WebSocketUpgradeRejection| ApiError::invalid(rejection.body_text()))
     }
 }
@@ -169,23 +187,26 @@ async fn may_read(
 /// Whose events are wanted: those of the endpoint that the request names, else of the participant's current one.
 async fn recipient(
     state: &ApiState,
+    caller: &Caller,
     session: SessionId,
     participant: ParticipantId,
     endpoint: Option<EndpointId>,
 ) -> ApiResult<Recipient> {
     let endpoint = match endpoint {
         Some(endpoint) => endpoint,
-        None => current_endpoint(state, session, participant).await?,
+        None => current_endpoint(state, caller, session, participant).await?,
     };
     Ok(Recipient { session, participant, endpoint })
 }
 
 async fn current_endpoint(
     state: &ApiState,
+    caller: &Caller,
     session: SessionId,
     participant: ParticipantId,
 ) -> ApiResult<EndpointId> {
     let session = state.store.session(session).await?.ok_or_else(ApiError::session_not_found)?;
+    caller.check_revoked(&session)?;
     if session.state == SessionState::Closed {
         return Err(ApiError::session_closed());
     }
@@ -194,18 +215,35 @@ async fn current_endpoint(
 }
 
 /// Like [`crate::delivery::Readers::acquire`], with what has a status of its own as errors.
-async fn acquire(state: &ApiState, recipient: Recipient, cursor: Option<EventId>) -> ApiResult<Acquired> {
+async fn acquire(
+    state: &ApiState,
+    caller: &Caller,
+    recipient: Recipient,
+    cursor: Option<EventId>,
+) -> ApiResult<Acquired> {
     match state.readers.acquire(recipient, cursor).await {
-        Err(Refused::Gone) => Err(ApiError::endpoint_gone()),
+        Err(Refused::Gone) => {
+            why_gone(state, caller, recipient.session, Err(ApiError::endpoint_gone())).await
+        }
         Err(Refused::Failed(error)) => Err(error),
         acquired => Ok(acquired),
     }
 }
 
-fn stream(state: &ApiState, caller: &Caller, reader: Acquired) -> Response {
+fn lapsed(lapse: Lapse) -> ApiError {
+    ApiError::new(
+        Code::Unauthorized,
+        match lapse {
+            Lapse::Expired => "the token has expired",
+            Lapse::KeyRemoved => "the API key was removed",
+        },
+    )
+}
+
+fn stream(state: &ApiState, credentials: Credentials, reader: Acquired) -> Response {
     let body = match reader {
         Ok(reader) if !reader.over => {
-            let frames = sse::stream(reader, caller.expires_at(), &state.config.timings);
+            let frames = sse::stream(reader, credentials, &state.config.timings);
             Body::from_stream(frames.map(Ok::<_, std::convert::Infallible>))
         }
         // Superseded before it began, or the confirmed event was the last one.

@@ -35,7 +35,8 @@ pub fn openapi() -> OpenApi {
     let mut document = super::documented().into_openapi();
     for (path, item) in &mut document.paths.paths {
         for operation in [&mut item.post, &mut item.patch, &mut item.delete].into_iter().flatten() {
-            describe_command(operation, path != "/v1/demo/links" && !path.ends_with("/links"));
+            let is_signed_here = path == "/v1/admin/tokens" || path.ends_with("/links");
+            describe_command(operation, !is_signed_here && !path.starts_with("/v1/webhooks/"));
         }
     }
     document

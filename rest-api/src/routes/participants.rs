@@ -9,7 +9,7 @@ use super::{ApiReply, Later, Replied, private};
 use crate::auth::Caller;
 use crate::error::ApiResult;
 use crate::extract::{Json, Path};
-use crate::service::participants::{self as service, JoinSession, JoinedSession};
+use crate::service::participants::{self as service, IceServers, JoinSession, JoinedSession};
 use crate::service::sessions::ParticipantList;
 use crate::service::{CommandContext, Nothing};
 use crate::state::ApiState;
@@ -62,6 +62,20 @@ pub async fn read(
     Path((session, participant)): Path<(SessionId, ParticipantId)>,
 ) -> ApiResult<Response> {
     Ok(private(axum::Json(service::read(&state, &caller, session, participant).await?)))
+}
+
+/// Get the ICE servers with fresh credentials, before an ICE restart late in a call: oneself, or any with an API key.
+#[utoipa::path(
+    get, path = "/v1/sessions/{session_id}/participants/{participant_id}/ice-servers", tag = "participants",
+    params(("session_id" = SessionId, Path), ("participant_id" = ParticipantId, Path)),
+    responses((status = 200, description = "As in the join reply", body = IceServers), ParticipantProblems),
+)]
+pub async fn ice_servers(
+    State(state): State<ApiState>,
+    caller: Caller,
+    Path((session, participant)): Path<(SessionId, ParticipantId)>,
+) -> ApiResult<Response> {
+    Ok(private(axum::Json(service::ice_servers(&state, &caller, session, participant).await?)))
 }
 
 /// Leave; or remove somebody, with an API key or `roomAdmin`.

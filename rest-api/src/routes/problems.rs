@@ -12,7 +12,8 @@ use utoipa::openapi::{ContentBuilder, ObjectBuilder, Ref, RefOr, Response, Respo
 use crate::error::Code::{self, *};
 
 /// Refusals that every route has which checks credentials.
-const CHECKED: &[Code] = &[InvalidRequest, Unauthorized, Forbidden, Internal, Unavailable];
+const CHECKED: &[Code] =
+    &[InvalidRequest, Unauthorized, TokenRevoked, Forbidden, TooManyRequests, Internal, Unavailable];
 /// Refusals of bodies.
 const BODY: &[Code] = &[BodyTooLarge, UnsupportedMediaType];
 /// Refusals of commands on their way.
@@ -38,6 +39,7 @@ problems! {
     CreateSessionProblems: &[CHECKED, BODY, COMMAND, &[SessionConflict, SessionClosed, LimitExceeded]];
     ListProblems: &[CHECKED];
     SessionProblems: &[CHECKED, &[SessionNotFound]];
+    ChangeSessionProblems: &[CHECKED, BODY, COMMAND, &[SessionNotFound, SessionClosed]];
     CloseProblems: &[CHECKED, COMMAND, &[SessionNotFound]];
     LinkProblems: &[CHECKED, BODY, &[SessionNotFound, SessionClosed, LimitExceeded]];
     JoinProblems: &[CHECKED, BODY, COMMAND, &[SessionNotFound, SessionClosed, ParticipantConflict,
@@ -49,10 +51,23 @@ problems! {
     AnswerProblems: &[CHECKED, BODY, COMMAND, ENDPOINT, &[InvalidSdp, NoOfferPending, LimitExceeded]];
     CandidatesProblems: &[CHECKED, BODY, COMMAND, ENDPOINT, &[InvalidCandidate, LimitExceeded]];
     TrackProblems: &[CHECKED, BODY, COMMAND, ENDPOINT, &[TrackNotFound]];
+    TokenProblems: &[CHECKED, BODY, &[SessionNotFound, ParticipantNotFound, SessionClosed]];
+    MessageProblems: &[CHECKED, BODY, &[TooManyRequests, SessionNotFound, ParticipantNotFound, SessionClosed,
+        LimitExceeded]];
+    StatsProblems: &[CHECKED, COMMAND, ENDPOINT];
+    RatingProblems: &[CHECKED, BODY, COMMAND, &[SessionNotFound, LimitExceeded, EndpointGone]];
     EventsProblems: &[CHECKED, ENDPOINT];
     DemoProblems: &[BODY, COMMAND, &[InvalidRequest, Forbidden, NotFound, Internal, Unavailable, SessionConflict,
         LimitExceeded]];
+    OneOfferProblems: &[CHECKED, BODY, COMMAND, &[SessionNotFound, SessionClosed, SessionConflict,
+        ParticipantConflict, EndpointConflict, EndpointGone, InvalidSdp, LimitExceeded]];
+    IceProblems: &[CHECKED, BODY, COMMAND, &[NotFound, EndpointGone, PreconditionFailed, PreconditionRequired,
+        InvalidFragment, LimitExceeded]];
+    EndProblems: &[CHECKED, COMMAND, &[NotFound, SessionNotFound, EndpointGone]];
+    SearchProblems: &[CHECKED, &[LimitExceeded]];
+    OperatorTokenProblems: &[CHECKED, BODY];
     DrainProblems: &[CHECKED, COMMAND, &[WorkerNotFound, CannotDrain]];
+    RedeliverProblems: &[CHECKED, BODY];
     MetricsProblems: &[&[NotFound]];
 }
 

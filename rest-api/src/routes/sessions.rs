@@ -6,7 +6,9 @@ use common::model::SessionId;
 use http::{HeaderValue, StatusCode, header};
 use serde::Deserialize;
 
-use super::problems::{CloseProblems, CreateSessionProblems, LinkProblems, ListProblems, SessionProblems};
+use super::problems::{
+    ChangeSessionProblems, CloseProblems, CreateSessionProblems, LinkProblems, ListProblems, SessionProblems,
+};
 use super::{ApiReply, Later, Replied, private};
 use crate::auth::Caller;
 use crate::error::ApiResult;
@@ -14,6 +16,7 @@ use crate::extract::{Json, Path, Query};
 use crate::origin::PublicUrl;
 use crate::service::links::{self, CreateLink, Link};
 use crate::service::sessions::{self as service, CreateSession, CreatedSession, SessionPage};
+use crate::service::settings::{self, ChangeSession};
 use crate::service::{CommandContext, Nothing, Outcome};
 use crate::state::ApiState;
 use crate::view::SessionView;
@@ -89,6 +92,30 @@ pub async fn read(
     Path(id): Path<SessionId>,
 ) -> ApiResult<Response> {
     Ok(private(axum::Json(service::read(&state, &caller, id).await?)))
+}
+
+/// Change how a session treats its media.
+///
+/// The settings take the place of all that were set before, also for who is in it already; codecs count for what is
+/// published from then on. Basic only.
+#[utoipa::path(
+    patch, path = "/v1/sessions/{session_id}", tag = "sessions",
+    params(("session_id" = SessionId, Path)),
+    request_body = ChangeSession,
+    responses(
+        (status = 200, description = "The session as it is now", body = SessionView),
+        (status = 202, description = "Not known yet", body = Later),
+        ChangeSessionProblems,
+    ),
+)]
+pub async fn change(
+    State(state): State<ApiState>,
+    caller: Caller,
+    context: CommandContext,
+    Path(id): Path<SessionId>,
+    Json(body): Json<ChangeSession>,
+) -> ApiReply<SessionView> {
+    settings::change(&state, &caller, &context, id, body).await.map(Replied)
 }
 
 /// Close a session; also when it is closed already.

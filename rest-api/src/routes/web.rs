@@ -1,11 +1,11 @@
-//! The browser SDK and the demo, embedded in the binary: `/`, `/demo/*` and `/sdk/*`.
+//! The browser SDK, the demo and the admin page, embedded in the binary: `/`, `/demo/*`, `/sdk/*` and `/admin/*`.
 //!
 //! Nothing inline and nothing from elsewhere runs in these pages, nobody frames them, and addresses (with tokens in
-//! their fragment) are not passed on.
+//! their fragment) are not passed on. `'self'` covers WebSockets of the same host (CSP Level 3, section 6.7.2.8).
 
 use axum::Router;
 use axum::extract::Request;
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use rust_embed::{EmbeddedFile, RustEmbed};
@@ -13,7 +13,7 @@ use rust_embed::{EmbeddedFile, RustEmbed};
 use super::not_found;
 use crate::state::ApiState;
 
-const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; connect-src 'self' ws: wss:; \
+const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; connect-src 'self'; \
     media-src 'self' blob: mediastream:; img-src 'self' data: blob:; style-src 'self'; script-src 'self'; \
     object-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
 const PERMISSIONS_POLICY: &str = "camera=(self), microphone=(self), display-capture=(self)";
@@ -22,6 +22,7 @@ const CROSS_ORIGIN_OPENER_POLICY: HeaderName = HeaderName::from_static("cross-or
 
 #[derive(RustEmbed)]
 #[folder = "../web"]
+#[include = "admin/*"]
 #[include = "demo/*"]
 #[include = "sdk/*"]
 #[exclude = "*.test.*"]
@@ -32,6 +33,9 @@ struct Assets;
 pub fn router() -> Router<ApiState> {
     Router::new()
         .route("/", get(index))
+        .route("/admin", get(|| async { Redirect::permanent("/admin/") }))
+        .route("/admin/", get(admin))
+        .route("/admin/{*path}", get(file))
         .route("/demo/", get(index))
         .route("/demo/{*path}", get(file))
         .route("/sdk/{*path}", get(file))
@@ -39,6 +43,11 @@ pub fn router() -> Router<ApiState> {
 
 async fn index(request: Request) -> Response {
     asset("demo/index.html", request.headers()).await
+}
+
+/// For anybody: what it shows comes from the API, with an operator's token.
+async fn admin(request: Request) -> Response {
+    asset("admin/index.html", request.headers()).await
 }
 
 async fn file(request: Request) -> Response {

@@ -6,12 +6,17 @@
 //! ```
 //!
 //! The task outlives the request: a client that hangs up, or whose wait is over, does not cut a join in half.
+//!
+//! Any worker may take a command for a session, and one that hangs takes its share of them. So such a command is sent
+//! again when it has no reply after a while; another worker gets the copy, and done once it is all the same, because all
+//! copies have one id.
 
 use std::time::Duration;
 
 use common::broker::{BrokerErrorKind, Destination, Message, RECONNECT_BOUND, topology};
 use common::message::{Command, CommandBody, Event, EventBody, ReplyBody, VERSION};
 use common::model::{CommandId, ParticipantId, SessionId, SessionState, WorkerId};
+use common::spans::{self, KeyValue, Kind, Span};
 use common::time::UnixMillis;
 use serde::Serialize;
 use tokio::sync::oneshot;
@@ -24,6 +29,11 @@ use crate::state::ApiState;
 
 /// How much longer than the command's deadline a reply may take to travel.
 const REPLY_TRAVEL: Duration = Duration::from_secs(5);
+
+/// When a command that any worker may take is sent again, counted from its first sending: longer than a healthy system
+/// takes for a join, shorter than a client's patience.
+const SENT_AGAIN: [Duration; 3] =
+    [Duration::from_millis(1_500), Duration::from_millis(3_500), Duration::from_millis(7_500)];
 
 /// What came with a changing request.
 #[derive(Debug, Clone)]
@@ -127,18 +137,16 @@ where
     let (sent, is_sent) = oneshot::channel();
     let job = Job { state: state.clone(), context: context.clone(), route, body };
     let span = tracing::info_span!("command", command_id = %context.command_id);
-    common::ambient::spawn(
-        async move {
-            let state = job.state.clone();
-            let command_id = job.context.command_id;
-            let outcome = finish(job.perform(sent).await).await;
-            match result.send(outcome) {
-                Ok(()) => metrics::reply("direct"),
-                Err(outcome) => tell(&state, who, command_id, outcome).await,
-            }
+    let work = async move {
+        let state = job.state.clone();
+        let command_id = job.context.command_id;
+        let outcome = finish(job.perform(sent).await).await;
+        match result.send(outcome) {
+            Ok(()) => metrics::reply("direct"),
+            Err(outcome) => tell(&state, who, command_id, outcome).await,
         }
-        .instrument(span),
-    );
+    };
+    common::ambient::spawn(spans::carried(work).instrument(span));
     let waited = async {
         // Dropped unsent when sending failed; then the result is about to arrive.
         let _ = is_sent.await;
@@ -172,11 +180,15 @@ impl Job {
         let state = &self.state;
         let deadline = state.config.timings.command_deadline;
         let command_id = self.context.command_id;
-        let waiting = state.replies.expect(command_id)?;
+        let mut waiting = state.replies.expect(command_id)?;
+        let kind = self.body.kind();
+        let sending = span_of_sending(kind, command_id, 1);
+        let recorded = sending.traceparent();
         let command = Command {
             version: VERSION,
             command_id,
-            traceparent: self.context.traceparent,
+            sent_at: recorded.is_some().then(UnixMillis::now),
+            traceparent: recorded.unwrap_or(self.context.traceparent),
             deadline: UnixMillis::now().plus(deadline),
             reply_to: state.replies.queue(),
             body: self.body,
@@ -186,11 +198,29 @@ impl Job {
             message_id: command_id.to_string(),
             ttl: Some(deadline),
         };
-        send(state, self.route, message).await?;
+        sending
+            .around(send(state, self.route, message.clone()))
+            .await
+            .inspect_err(|_| sending.fail("not_sent"))?;
+        drop(sending);
         tracing::debug!(route = ?self.route, "command sent");
         // The receiver is gone when the client hung up; the command goes on.
         let _ = sent.send(());
-        match waiting.reply(deadline + REPLY_TRAVEL).await {
+        let mut waited = Duration::ZERO;
+        if !matches!(self.route, Route::Worker(_)) {
+            for (again, number) in SENT_AGAIN.into_iter().filter(|again| *again < deadline).zip(2..) {
+                if waiting.within(again - waited).await {
+                    break;
+                }
+                waited = again;
+                metrics::sent_again();
+                tracing::info!(route = ?self.route, "no reply yet: the command is sent again");
+                let sending = span_of_sending(kind, command_id, number);
+                // When this fails the first copy still stands.
+                let _ = sending.around(send(state, self.route, message.clone())).await;
+            }
+        }
+        match waiting.reply(deadline + REPLY_TRAVEL - waited).await {
             Some(reply) => {
                 tracing::debug!(refused = reply.result.is_err(), "reply received");
                 reply.result.map_err(ApiError::from)
@@ -201,6 +231,18 @@ impl Job {
             }
         }
     }
+}
+
+/// The span of one sending of a command, below the request.
+fn span_of_sending(kind: &'static str, command_id: CommandId, number: i64) -> Span {
+    let span = Span::below(Kind::Producer, "send", kind);
+    span.say(|| {
+        [
+            KeyValue::new("messaging.message.id", command_id.to_string()),
+            KeyValue::new("switchyard.sending", number),
+        ]
+    });
+    span
 }
 
 async fn send(state: &ApiState, route: Route, message: Message) -> ApiResult<()> {

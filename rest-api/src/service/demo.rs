@@ -65,7 +65,7 @@ pub async fn link(
                 Err(error) => return Err(error),
             },
         };
-        let link = join_link(state, state.config.keys.first_id(), public_url, id)?;
+        let link = join_link(state, state.config.keys.now().first_id(), public_url, id)?;
         return Ok(DemoLink { join_link: link.join_link, token: link.token, session_id: id });
     }
     Err(ApiError::new(Code::Unavailable, "the room closes as fast as it opens: try again"))
@@ -73,7 +73,8 @@ pub async fn link(
 
 /// The room's open session: almost always its first generation, else whichever is open.
 async fn open_room(state: &ApiState, room: &str) -> ApiResult<Option<SessionId>> {
-    let key_id = state.config.keys.first_id();
+    let keys = state.config.keys.now();
+    let key_id = keys.first_id();
     match state.store.session(generation(room, 0)).await? {
         Some(session) if session.state == SessionState::Open && session.key_id == key_id => {
             return Ok(Some(session.id));
@@ -114,8 +115,9 @@ async fn create(
             return Err(ApiError::new(Code::Unavailable, "the room was closed too often: try again later"));
         }
     }
-    let caller = Caller::Backend { key_id: state.config.keys.first_id().to_owned() };
-    let wanted = CreateSession { id: Some(generation(room, number)), name: Some(room.to_owned()) };
+    let caller = Caller::Backend { key_id: state.config.keys.now().first_id().to_owned() };
+    let (id, name) = (Some(generation(room, number)), Some(room.to_owned()));
+    let wanted = CreateSession { id, name, ..CreateSession::default() };
     let context = CommandContext { command_id: CommandId::new(), ..context.clone() };
     match sessions::create(state, &caller, &context, public_url.to_owned(), wanted).await? {
         Outcome::Done(created) => Ok(created.session.id),

@@ -1,15 +1,19 @@
-//! Commands to one endpoint: offer, answer, candidates, mute.
+//! Commands to one endpoint: offer, answer, candidates, subscription, mute.
 //!
 //! With a valid `destination` they go straight to the worker's queue and no store is asked; without one the session's
 //! document says where the endpoint lives.
 
-use common::message::{Answer, Candidate, CommandBody, Offer, ReplyBody, Target, TrackDescription};
+use common::message::{
+    Answer, Candidate, CommandBody, Offer, ReplyBody, Shown, Target, TrackDescription, Wish,
+};
 use common::model::{EndpointState, ParticipantId, SessionId, Track, TrackId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::sessions::unexpected;
-use super::{Audience, CommandContext, Completed, Nothing, Outcome, Route, open_session, run};
+use super::{
+    Audience, CommandContext, Completed, Nothing, Outcome, Route, moderates, open_session, run, why_gone,
+};
 use crate::auth::{Caller, Role};
 use crate::delivery::Recipient;
 use crate::error::{ApiError, ApiResult, Code};
@@ -106,6 +110,35 @@ pub struct ChangeTrack {
     pub muted: bool,
 }
 
+/// What a client wants of a track that it subscribes to. What is absent is not limited, whatever was said before.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeSubscription {
+    /// Of the join reply.
+    #[serde(default)]
+    pub destination: Option<String>,
+    /// Nothing is sent until it is false again.
+    #[serde(default)]
+    pub paused: bool,
+    /// The best encoding (simulcast) to send, counted from 0, the lowest.
+    #[serde(default)]
+    pub max_encoding: Option<u8>,
+    /// The highest spatial layer of that encoding, counted from 0.
+    #[serde(default)]
+    pub max_spatial: Option<u8>,
+    /// The highest temporal layer of that encoding, counted from 0.
+    #[serde(default)]
+    pub max_temporal: Option<u8>,
+    /// When not everything fits: 0 (as everything) to 3 (pinned: before everything else). Among equals screens come before
+    /// cameras, and who speaks before who does not.
+    #[serde(default)]
+    #[schema(maximum = 3)]
+    pub priority: u8,
+    /// How large the picture is shown, in the screen's own pixels: nothing larger is sent.
+    #[serde(default)]
+    pub shown: Option<Shown>,
+}
+
 impl Completed for Track {
     fn status(&self) -> u16 {
         200
@@ -124,7 +157,7 @@ pub struct Whose {
 }
 
 /// The endpoint that a command is for learns its result.
-fn audience(target: &Target) -> Audience {
+pub(super) fn audience(target: &Target) -> Audience {
     Audience::Endpoint(Recipient {
         session: target.session_id,
         participant: target.participant_id,
@@ -144,15 +177,22 @@ pub async fn offer(
     let target = find(state, caller, whose, body.destination.as_deref()).await?;
     let offer = Offer { sdp: body.sdp, revision: body.revision, tracks: body.tracks };
     let command = CommandBody::Offer { target, offer };
-    run(state, context, Route::Worker(target.worker_id), audience(&target), command, |reply| async move {
-        match reply? {
-            ReplyBody::Answered { answer, tracks } => {
-                Ok(OfferAnswer { sdp: answer.sdp, revision: answer.revision, tracks })
+    let asked = run(
+        state,
+        context,
+        Route::Worker(target.worker_id),
+        audience(&target),
+        command,
+        |reply| async move {
+            match reply? {
+                ReplyBody::Answered { answer, tracks } => {
+                    Ok(OfferAnswer { sdp: answer.sdp, revision: answer.revision, tracks })
+                }
+                other => Err(unexpected(&other)),
             }
-            other => Err(unexpected(&other)),
-        }
-    })
-    .await
+        },
+    );
+    why_gone(state, caller, whose.session, asked.await).await
 }
 
 /// Completes the server's offer.
@@ -167,7 +207,7 @@ pub async fn answer(
     let target = find(state, caller, whose, body.destination.as_deref()).await?;
     let answer = Answer { sdp: body.sdp, revision: body.revision };
     let command = CommandBody::Answer { target, answer };
-    accepted(state, context, target, command).await
+    accepted(state, caller, context, target, command).await
 }
 
 /// Hands the client's candidates on.
@@ -190,7 +230,29 @@ pub async fn candidates(
     }
     let target = find(state, caller, whose, body.destination.as_deref()).await?;
     let command = CommandBody::Candidates { target, candidates: body.candidates };
-    accepted(state, context, target, command).await
+    accepted(state, caller, context, target, command).await
+}
+
+/// Says what the participant wants of a track that it subscribes to.
+pub async fn change_subscription(
+    state: &ApiState,
+    caller: &Caller,
+    context: &CommandContext,
+    whose: Whose,
+    track_id: TrackId,
+    body: ChangeSubscription,
+) -> ApiResult<Outcome<Nothing>> {
+    caller.acts_for(whose.session, whose.participant)?;
+    let target = find(state, caller, whose, body.destination.as_deref()).await?;
+    let ChangeSubscription { paused, max_encoding, max_spatial, max_temporal, priority, shown, .. } = body;
+    if priority > Wish::MAX_PRIORITY {
+        return Err(ApiError::invalid("priority is 0 to 3"));
+    }
+    if shown.is_some_and(|shown| shown.width == 0 || shown.height == 0) {
+        return Err(ApiError::invalid("shown has no area; pause what is not shown"));
+    }
+    let wish = Wish { paused, max_encoding, max_spatial, max_temporal, priority, shown };
+    accepted(state, caller, context, target, CommandBody::Subscription { target, track_id, wish }).await
 }
 
 /// Mutes or unmutes a track: one's own, or as a moderator.
@@ -203,31 +265,47 @@ pub async fn change_track(
     body: ChangeTrack,
 ) -> ApiResult<Outcome<Track>> {
     let role = caller.acts_on(whose.session, whose.participant)?;
+    moderates(state, caller, role, whose.session).await?;
     let target = find(state, caller, whose, body.destination.as_deref()).await?;
     let by_admin = role != Role::Own;
     let command = CommandBody::Mute { target, track_id, muted: body.muted, by_admin };
-    run(state, context, Route::Worker(target.worker_id), audience(&target), command, |reply| async move {
-        match reply? {
-            ReplyBody::Muted { track } => Ok(track),
-            other => Err(unexpected(&other)),
-        }
-    })
-    .await
+    let asked = run(
+        state,
+        context,
+        Route::Worker(target.worker_id),
+        audience(&target),
+        command,
+        |reply| async move {
+            match reply? {
+                ReplyBody::Muted { track } => Ok(track),
+                other => Err(unexpected(&other)),
+            }
+        },
+    );
+    why_gone(state, caller, whose.session, asked.await).await
 }
 
 async fn accepted(
     state: &ApiState,
+    caller: &Caller,
     context: &CommandContext,
     target: Target,
     command: CommandBody,
 ) -> ApiResult<Outcome<Nothing>> {
-    run(state, context, Route::Worker(target.worker_id), audience(&target), command, |reply| async move {
-        match reply? {
-            ReplyBody::Accepted => Ok(Nothing),
-            other => Err(unexpected(&other)),
-        }
-    })
-    .await
+    let asked = run(
+        state,
+        context,
+        Route::Worker(target.worker_id),
+        audience(&target),
+        command,
+        |reply| async move {
+            match reply? {
+                ReplyBody::Accepted => Ok(Nothing),
+                other => Err(unexpected(&other)),
+            }
+        },
+    );
+    why_gone(state, caller, target.session_id, asked.await).await
 }
 
 /// Where the endpoint lives.
@@ -235,7 +313,7 @@ async fn accepted(
 /// # Errors
 /// `invalid_request` for a destination that this server did not make for the caller's API key, `forbidden` for one of
 /// another participant; without one what the document says.
-async fn find(
+pub(super) async fn find(
     state: &ApiState,
     caller: &Caller,
     whose: Whose,
@@ -245,6 +323,7 @@ async fn find(
     let target = state
         .config
         .keys
+        .now()
         .open(destination, caller.key_id())
         .map_err(|error| ApiError::invalid(error.to_string()))?;
     if target.session_id != whose.session || target.participant_id != whose.participant {

@@ -8,6 +8,7 @@ use common::token::{Claims, VideoGrants};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::settings::BitratesBody;
 use super::{check_name, open_session};
 use crate::auth::Caller;
 use crate::error::{ApiError, ApiResult, Code};
@@ -40,6 +41,9 @@ pub struct CreateLink {
     /// May mute and remove others and close the session.
     #[serde(default)]
     pub admin: bool,
+    /// What counts for who joins with it in place of the session's own.
+    #[serde(default)]
+    pub bitrates: BitratesBody,
 }
 
 /// A link and the token in it.
@@ -58,10 +62,11 @@ pub async fn create(
     id: SessionId,
     wanted: CreateLink,
 ) -> ApiResult<Link> {
-    caller.may_administer(id)?;
+    caller.may_invite(id)?;
     if let Some(name) = &wanted.name {
         check_name(name)?;
     }
+    let bitrates = wanted.bitrates.checked()?;
     let ttl = match wanted.ttl_seconds {
         None => DEFAULT_TTL,
         Some(0) => return Err(ApiError::invalid("ttl_seconds is at least 1")),
@@ -75,6 +80,7 @@ pub async fn create(
         room_admin: wanted.admin,
         can_publish: wanted.can_publish,
         can_subscribe: wanted.can_subscribe,
+        bitrates,
         ..VideoGrants::join(id)
     };
     let mut claims = Claims::expiring_in(caller.key_id(), ttl, grants);
@@ -97,7 +103,7 @@ fn sign(state: &ApiState, public_url: &str, id: SessionId, claims: &Claims) -> A
 
 /// Signs claims with the key that they name.
 pub fn mint(state: &ApiState, claims: &Claims) -> ApiResult<String> {
-    state.config.keys.mint(claims).map_err(|error| {
+    state.config.keys.now().mint(claims).map_err(|error| {
         tracing::error!(error = %error, key_id = %claims.iss, "a token cannot be signed");
         ApiError::new(Code::Internal, "something went wrong on the server")
     })

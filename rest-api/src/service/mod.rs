@@ -1,12 +1,20 @@
 //! The use cases, without HTTP types: permission, command, reply.
 
+pub mod admin;
 mod commands;
 pub mod demo;
 pub mod endpoints;
 pub mod links;
+pub mod messages;
 pub mod participants;
+pub mod ratings;
 pub mod sessions;
+pub mod settings;
+pub mod stats;
 pub mod timeline;
+pub mod tokens;
+pub mod webhooks;
+pub mod whip;
 pub mod workers;
 
 pub use commands::{Audience, CommandContext, Completed, Nothing, Outcome, Route, run};
@@ -14,19 +22,46 @@ pub use commands::{Audience, CommandContext, Completed, Nothing, Outcome, Route,
 use common::model::{CommandId, Session, SessionId, SessionState};
 use uuid::{Builder, Uuid, Variant, Version};
 
-use crate::auth::Caller;
+use crate::auth::{Caller, Role};
 use crate::error::{ApiError, ApiResult, Code};
 use crate::state::ApiState;
 
 /// The longest name of a session or participant, in characters.
 pub const MAX_NAME: usize = 256;
 
-/// The session's document, when this caller's key owns it.
+/// The session's document, when this caller's key owns it and its token was not revoked.
 async fn owned_session(state: &ApiState, caller: &Caller, id: SessionId) -> ApiResult<Session> {
     let session = state.store.session(id).await?.ok_or_else(ApiError::session_not_found)?;
     state.remember_owner(id, &session.key_id);
     caller.owns(&session.key_id)?;
+    caller.check_revoked(&session)?;
     Ok(session)
+}
+
+/// Whether a client may act on others by its `roomAdmin`: that is looked up, so that it ends at once with its removal.
+async fn moderates(state: &ApiState, caller: &Caller, role: Role, id: SessionId) -> ApiResult<()> {
+    match role {
+        Role::Admin => owned_session(state, caller, id).await.map(drop),
+        Role::Own | Role::Backend => Ok(()),
+    }
+}
+
+/// Whose endpoint is gone may have been removed: then that is what it is told. When the store is away the endpoint is just
+/// gone.
+pub async fn why_gone<T>(
+    state: &ApiState,
+    caller: &Caller,
+    id: SessionId,
+    result: ApiResult<T>,
+) -> ApiResult<T> {
+    let gone = matches!(&result, Err(error) if error.code == Code::EndpointGone);
+    if gone
+        && caller.claims().is_some_and(|claims| claims.sub.is_some())
+        && let Ok(Some(session)) = state.store.session(id).await
+    {
+        caller.check_revoked(&session)?;
+    }
+    result
 }
 
 /// As [`owned_session`], and it must be open.

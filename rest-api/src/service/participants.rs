@@ -1,10 +1,14 @@
 //! Joining, reading and leaving.
 
+use std::time::Duration;
+
 use common::broker::{BrokerErrorKind, topology};
-use common::message::{Answer, CommandBody, JoinReply, LeaveReason, Offer, ReplyBody};
-use common::model::{CommandId, EndpointId, Grants, Participant, ParticipantId, Session, SessionId, Track};
+use common::message::{Answer, CommandBody, Fixed, JoinReply, LeaveReason, Offer, ReplyBody};
+use common::model::{
+    Bitrates, CommandId, EndpointId, Grants, Participant, ParticipantId, Session, SessionId, Track,
+};
 use common::time::UnixMillis;
-use common::token::{Claims, VideoGrants};
+use common::token::{Claims, IssuedAt, VideoGrants};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -12,9 +16,10 @@ use uuid::Uuid;
 use super::endpoints::OfferBody;
 use super::links::mint;
 use super::sessions::{ParticipantList, unexpected};
+use super::settings::{BitratesBody, MAX_N, check_bitrates};
 use super::{
-    Audience, CommandContext, Completed, Nothing, Outcome, Route, check_name, made_from, open_session,
-    owned_session, run,
+    Audience, CommandContext, Completed, Nothing, Outcome, Route, check_name, made_from, moderates,
+    open_session, owned_session, run,
 };
 use crate::auth::{Caller, Role};
 use crate::config::IceServer;
@@ -49,6 +54,14 @@ pub struct JoinSession {
     /// Saves a round trip: negotiated as part of the join.
     #[serde(default)]
     pub offer: Option<OfferBody>,
+    /// Of the backend: what counts for this participant in place of the session's own. Of a client: to what it lowers its
+    /// own; what is higher does not count.
+    #[serde(default)]
+    pub bitrates: BitratesBody,
+    /// Cameras that it wants at most, fewer than the session's.
+    #[serde(default)]
+    #[schema(maximum = 1000)]
+    pub last_n: Option<u16>,
 }
 
 /// Everything a client needs after it joined.
@@ -97,6 +110,35 @@ impl Completed for JoinedSession {
     }
 }
 
+/// How somebody takes part with one offer and without events (WHIP, WHEP).
+#[derive(Debug, Clone, Copy)]
+pub enum ByOneOffer {
+    Publishes,
+    /// Gets these tracks.
+    Watches(Fixed),
+}
+
+impl ByOneOffer {
+    /// Of what the token grants, what this needs; nothing else.
+    fn restrict(self, grants: Grants) -> ApiResult<Grants> {
+        let (publishes, is_granted, what) = match self {
+            Self::Publishes => (true, grants.can_publish, "canPublish"),
+            Self::Watches(_) => (false, grants.can_subscribe, "canSubscribe"),
+        };
+        if !is_granted {
+            return Err(ApiError::forbidden(format!("the token does not grant {what}")));
+        }
+        Ok(Grants { can_publish: publishes, can_subscribe: !publishes, ..grants })
+    }
+
+    fn fixed(self) -> Fixed {
+        match self {
+            Self::Publishes => Fixed::default(),
+            Self::Watches(fixed) => fixed,
+        }
+    }
+}
+
 /// Joins or rejoins a session.
 pub async fn join(
     state: &ApiState,
@@ -105,15 +147,44 @@ pub async fn join(
     session_id: SessionId,
     wanted: JoinSession,
 ) -> ApiResult<Outcome<JoinedSession>> {
+    join_how(state, caller, context, session_id, wanted, None).await
+}
+
+/// The same. `how`: without a queue for events, which nobody would read.
+pub(super) async fn join_how(
+    state: &ApiState,
+    caller: &Caller,
+    context: &CommandContext,
+    session_id: SessionId,
+    wanted: JoinSession,
+    how: Option<ByOneOffer>,
+) -> ApiResult<Outcome<JoinedSession>> {
     caller.may_join(session_id)?;
     let session = open_session(state, caller, session_id).await?;
     let participant_id = identify(caller, &session, wanted.participant_id, context.command_id)?;
+    // A link for everybody may not bring back who was removed, either.
+    let token_issued_at = caller.token_issued_at();
+    if token_issued_at.is_some_and(|at| session.has_revoked(participant_id, at)) {
+        return Err(ApiError::token_revoked());
+    }
     let endpoint_id = identify_endpoint(&session, wanted.endpoint_id, participant_id, context.command_id)?;
     let recipient = Recipient { session: session_id, participant: participant_id, endpoint: endpoint_id };
     let present = session.participant(participant_id);
     let name = name(caller, present, wanted.name)?;
-    let grants = grants(caller, present);
-    declare(state, recipient).await?;
+    let own = wanted.bitrates.checked()?;
+    if wanted.last_n.is_some_and(|it| it > MAX_N) {
+        return Err(ApiError::invalid("last_n is at most 1000"));
+    }
+    let mut grants = grants(caller, present);
+    check_bitrates(&grants.bitrates)?;
+    let is_backend = caller.claims().is_none();
+    if is_backend && !own.is_unset() {
+        grants.bitrates = own;
+    }
+    match how {
+        Some(how) => grants = how.restrict(grants)?,
+        None => declare(state, recipient).await?,
+    }
 
     let body = CommandBody::Join {
         session_id,
@@ -123,14 +194,21 @@ pub async fn join(
         grants,
         server_offers: wanted.server_offers,
         offer: wanted.offer.map(Offer::from),
+        bitrates: if is_backend { Bitrates::UNSET } else { own },
+        last_n: wanted.last_n,
+        fixed: how.map(ByOneOffer::fixed),
+        token_issued_at,
     };
     let joined = Joining {
         state: state.clone(),
         owner: session.key_id,
         given_name: caller.claims().and_then(|claims| claims.name.clone()),
+        // Taken before the join is on its way: a removal that comes after it revokes the token, too.
+        issued_at: caller.claims().map_or_else(|| Some(IssuedAt(UnixMillis::now())), |claims| claims.iat),
         recipient,
+        has_queue: how.is_none(),
     };
-    let who = Audience::Endpoint(recipient);
+    let who = if how.is_none() { Audience::Endpoint(recipient) } else { Audience::Nobody };
     run(state, context, Route::Session(session_id), who, body, |reply| joined.finish(reply)).await
 }
 
@@ -194,7 +272,9 @@ fn grants(caller: &Caller, present: Option<&Participant>) -> Grants {
     match (caller.claims(), present) {
         (Some(claims), _) => claims.video.participant(),
         (None, Some(participant)) => participant.grants,
-        (None, None) => Grants { can_publish: true, can_subscribe: true, admin: false },
+        (None, None) => {
+            Grants { can_publish: true, can_subscribe: true, admin: false, bitrates: Bitrates::UNSET }
+        }
     }
 }
 
@@ -231,7 +311,10 @@ struct Joining {
     /// The API key that owns the session: it signs the participant's token.
     owner: String,
     given_name: Option<String>,
+    /// Of the token that it joins with: what the join makes of it is revoked with it.
+    issued_at: Option<IssuedAt>,
     recipient: Recipient,
+    has_queue: bool,
 }
 
 impl Joining {
@@ -243,7 +326,9 @@ impl Joining {
             Err(error) => {
                 // The first two are no refusals: the join may still take effect. In a conflict the queue may be the one
                 // of the endpoint that has the id.
-                if !matches!(error.code, Code::Expired | Code::Unavailable | Code::EndpointConflict) {
+                let may_be_used =
+                    matches!(error.code, Code::Expired | Code::Unavailable | Code::EndpointConflict);
+                if self.has_queue && !may_be_used {
                     discard(state, self.recipient).await;
                 }
                 Err(error)
@@ -254,30 +339,45 @@ impl Joining {
     fn joined(self, reply: JoinReply) -> ApiResult<JoinedSession> {
         let joined = reply.joined;
         let config = &self.state.config;
-        let grants = joined.participant.grants;
-        let video = VideoGrants {
-            room_admin: grants.admin,
-            can_publish: Some(grants.can_publish),
-            can_subscribe: Some(grants.can_subscribe),
-            ..VideoGrants::join(self.recipient.session)
-        };
-        let mut claims = Claims::expiring_in(&self.owner, config.participant_token_ttl, video);
-        claims.sub = Some(joined.participant.id);
-        claims.name = self.given_name;
+        let claims = claims_of(
+            &self.state,
+            (&self.owner, self.recipient.session),
+            &joined.participant,
+            (self.given_name, self.issued_at),
+        );
         Ok(JoinedSession {
             session_id: self.recipient.session,
             endpoint_id: joined.target.endpoint_id,
             epoch: joined.target.epoch,
-            destination: config.keys.seal(&joined.target, &self.owner),
+            destination: config.keys.now().seal(&joined.target, &self.owner),
             token: mint(&self.state, &claims)?,
             token_expires_at: claims.expires_at(),
-            ice_servers: config.ice_servers.clone(),
+            ice_servers: config.ice_servers_for(joined.participant.id),
             participants: joined.others.into_iter().map(ParticipantView::from).collect(),
             answer: reply.answer.map(JoinAnswer::from),
             tracks: joined.participant.tracks.clone(),
             participant: joined.participant.into(),
         })
     }
+}
+
+/// What a participant's own token says.
+pub(super) fn claims_of(
+    state: &ApiState,
+    (owner, session): (&str, SessionId),
+    participant: &Participant,
+    (name, issued_at): (Option<String>, Option<IssuedAt>),
+) -> Claims {
+    let grants = participant.grants;
+    let video = VideoGrants {
+        room_admin: grants.admin,
+        can_publish: Some(grants.can_publish),
+        can_subscribe: Some(grants.can_subscribe),
+        bitrates: grants.bitrates,
+        ..VideoGrants::join(session)
+    };
+    let claims = Claims::expiring_in(owner, state.config.participant_token_ttl, video);
+    Claims { sub: Some(participant.id), name, iat: issued_at, ..claims }
 }
 
 /// Everyone in the session.
@@ -305,6 +405,24 @@ pub async fn read(
         .ok_or_else(ApiError::participant_not_found)
 }
 
+/// The ICE servers, with credentials that begin to age now: only for somebody who is in the session.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct IceServers {
+    pub ice_servers: Vec<IceServer>,
+}
+
+/// See [`IceServers`]. For the participant itself and the backend.
+pub async fn ice_servers(
+    state: &ApiState,
+    caller: &Caller,
+    session: SessionId,
+    participant: ParticipantId,
+) -> ApiResult<IceServers> {
+    caller.acts_for(session, participant)?;
+    let present = read(state, caller, session, participant).await?;
+    Ok(IceServers { ice_servers: state.config.ice_servers_for(present.id) })
+}
+
 /// Leaves, or removes somebody.
 pub async fn leave(
     state: &ApiState,
@@ -315,16 +433,36 @@ pub async fn leave(
 ) -> ApiResult<Outcome<Nothing>> {
     let role = caller.acts_on(session_id, participant_id)?;
     caller.owns(&state.owner(session_id).await?)?;
-    let reason = if role == Role::Own { LeaveReason::Left } else { LeaveReason::Removed };
-    let body = CommandBody::Leave { session_id, participant_id, reason };
+    moderates(state, caller, role, session_id).await?;
+    let (reason, revoked_at) = match role {
+        Role::Own => (LeaveReason::Left, None),
+        Role::Backend | Role::Admin => (LeaveReason::Removed, Some(UnixMillis::now())),
+    };
+    let body = CommandBody::Leave { session_id, participant_id, reason, endpoint_id: None, revoked_at };
     // Who has left is told by `participant.left`; only a refusal finds somebody to tell.
     let who = Audience::Participant(session_id, participant_id);
-    run(state, context, Route::Session(session_id), who, body, |reply| async move {
+    run(state, context, Route::Session(session_id), who, body, move |reply| async move {
         match reply {
-            Ok(ReplyBody::Left) => Ok(Nothing),
+            Ok(ReplyBody::Left) => {
+                if let Some(at) = revoked_at {
+                    pass(at).await;
+                }
+                Ok(Nothing)
+            }
             Ok(other) => Err(unexpected(&other)),
             Err(error) => Err(error),
         }
     })
     .await
+}
+
+/// Waits for the next millisecond: a token that is issued after the reply must not look as if it came before the removal.
+async fn pass(at: UnixMillis) {
+    // A clock that was set back is not waited for.
+    for _ in 0..5 {
+        if UnixMillis::now() > at {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }

@@ -1,14 +1,18 @@
 //! Creating, reading and closing sessions.
 
+use std::time::Duration;
+
 use common::broker::topology;
 use common::message::{CommandBody, ReplyBody};
 use common::model::{CommandId, Session, SessionId, SessionState};
 use common::store::SessionFilter;
+use common::time::UnixMillis;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::links::{Link, join_link};
+use super::settings::Settings;
 use super::{
     Audience, CommandContext, Completed, Nothing, Outcome, Route, check_name, made_from, owned_session, run,
 };
@@ -19,6 +23,9 @@ use crate::view::{ParticipantView, SessionView};
 
 /// Keeps the ids of sessions apart from others that are made from commands.
 const SESSIONS: Uuid = Uuid::from_u128(0x1c7b_52f0_66d9_4e0b_b1a4_0e7b_5a1e_0003);
+
+/// How long those who end a session may need to tell everybody and clear up, an outage of the broker included.
+const JUST_NOW: Duration = Duration::from_secs(600);
 
 /// Sessions in one page at most.
 pub const MAX_PAGE: u32 = 500;
@@ -34,6 +41,9 @@ pub struct CreateSession {
     #[serde(default)]
     #[schema(max_length = 256)]
     pub name: Option<String>,
+    /// How its media is treated.
+    #[serde(default)]
+    pub settings: Settings,
 }
 
 /// The created session and a link that joins it.
@@ -85,14 +95,16 @@ pub async fn create(
     if let Some(name) = &wanted.name {
         check_name(name)?;
     }
+    let settings = wanted.settings.checked()?;
     let command_id = context.command_id;
     let key_id = caller.key_id().to_owned();
-    let body = CommandBody::CreateSession { session_id: id, name: wanted.name, key_id: key_id.clone() };
+    let (name, key) = (wanted.name, key_id.clone());
+    let body = CommandBody::CreateSession { session_id: id, name, key_id: key, settings };
     declare(state, id).await?;
     let shared = state.clone();
     run(state, context, Route::Workers, Audience::Nobody, body, move |reply| async move {
         let session = match reply {
-            Ok(ReplyBody::SessionCreated { session }) => session,
+            Ok(ReplyBody::SessionCreated { session }) => *session,
             Ok(other) => return Err(unexpected(&other)),
             Err(error) => {
                 if error.code == Code::SessionClosed {
@@ -192,8 +204,15 @@ async fn declare(state: &ApiState, id: SessionId) -> ApiResult<()> {
     Ok(())
 }
 
-/// Takes back what [`declare`] made anew for a session that had ended.
+/// Takes back what [`declare`] made anew for a session that had ended. Of one that has ended just now nothing was made anew: its
+/// exchange is there because not everybody has been told yet, and who ended it clears up behind that.
 async fn undeclare(state: &ApiState, id: SessionId) {
+    let is_old = |closed_at: UnixMillis| closed_at.plus(JUST_NOW) < UnixMillis::now();
+    match state.store.session(id).await {
+        Ok(Some(session)) if session.closed_at.is_none_or(is_old) => {}
+        // Workers clear up behind every session that ended, before its record goes.
+        _ => return,
+    }
     let queue = state.broker.delete_queue(&topology::session_queue_name(id)).await;
     let exchange = state.broker.delete_exchange(&topology::session_exchange_name(id)).await;
     for error in [queue.err(), exchange.err()].into_iter().flatten() {

@@ -1,6 +1,6 @@
 //! What happened in a session, for its owner.
 
-use common::model::{Cause, ParticipantId, SessionId, TimelineEntry};
+use common::model::{Cause, ParticipantId, SessionId, TimelineEntry, TrackNote};
 use common::time::UnixMillis;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -26,12 +26,14 @@ pub struct EntryView {
     pub cause: Cause,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub participant_id: Option<ParticipantId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub track: Option<TrackNote>,
 }
 
 impl From<TimelineEntry> for EntryView {
     fn from(entry: TimelineEntry) -> Self {
-        let TimelineEntry { number, at, what, cause, participant_id, .. } = entry;
-        Self { number, time: at, what, cause, participant_id }
+        let TimelineEntry { number, at, what, cause, participant_id, track, .. } = entry;
+        Self { number, time: at, what, cause, participant_id, track }
     }
 }
 
@@ -43,7 +45,7 @@ pub struct TimelinePage {
     pub next: Option<i64>,
 }
 
-/// The entries behind number `after`. Only for the backend: entries name the commands of everyone.
+/// The entries behind number `after`. Only for the backend and operators: entries name the commands of everyone.
 pub async fn read(
     state: &ApiState,
     caller: &Caller,
@@ -51,7 +53,7 @@ pub async fn read(
     after: i64,
     limit: u32,
 ) -> ApiResult<TimelinePage> {
-    caller.backend()?;
+    caller.inspects()?;
     owned_session(state, caller, session).await?;
     let limit = limit.clamp(1, MAX_PAGE) as usize;
     // One more tells whether there is a next page.

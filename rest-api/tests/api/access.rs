@@ -14,6 +14,8 @@ fn guarded(session: SessionId, participant: ParticipantId) -> Vec<(Method, Strin
     let own = |rest: &str| format!("/v1/sessions/{session}/participants/{participant}{rest}");
     vec![
         (Method::POST, "/v1/sessions".to_owned(), json!({})),
+        (Method::GET, "/v1/webhooks/dead-letters".to_owned(), Value::Null),
+        (Method::POST, "/v1/webhooks/dead-letters/redeliver".to_owned(), json!({})),
         (Method::GET, "/v1/sessions".to_owned(), Value::Null),
         (Method::GET, format!("/v1/sessions/{session}"), Value::Null),
         (Method::DELETE, format!("/v1/sessions/{session}"), Value::Null),
@@ -26,6 +28,7 @@ fn guarded(session: SessionId, participant: ParticipantId) -> Vec<(Method, Strin
         (Method::POST, own("/answer"), json!({"sdp": "v=0", "revision": 1})),
         (Method::POST, own("/candidates"), json!({"candidates": [{"candidate": ""}]})),
         (Method::PATCH, own(&format!("/tracks/{}", TrackId::new())), json!({"muted": true})),
+        (Method::PATCH, own(&format!("/subscriptions/{}", TrackId::new())), json!({"paused": true})),
         (Method::GET, format!("/v1/sessions/{session}/timeline"), Value::Null),
         (Method::GET, "/v1/workers".to_owned(), Value::Null),
         (Method::POST, format!("/v1/workers/{}/drain", WorkerId::new()), Value::Null),
@@ -158,7 +161,8 @@ async fn another_api_key_sees_nothing_of_a_session() {
     let forger = backend.with(Auth::Bearer(forged));
     for route in guarded(session, member.id) {
         // Of no session: only for operators.
-        if route.1 == "/v1/sessions" || route.1.starts_with("/v1/workers") {
+        let of_operators = ["/v1/workers", "/v1/webhooks", "/v1/admin"];
+        if route.1 == "/v1/sessions" || of_operators.iter().any(|path| route.1.starts_with(path)) {
             continue;
         }
         ask(&other, &route).await.is_problem(404, "session_not_found");
@@ -227,4 +231,20 @@ async fn the_backend_may_do_everything_in_its_sessions() {
     let page = backend.get(&member.events("wait=20")).await;
     assert_eq!(page.json["events"][0]["data"]["epoch"], 1);
     assert_eq!(backend.delete(&member.path("")).await.status, 204);
+}
+
+#[tokio::test]
+async fn the_signature_of_a_webhook_opens_nothing() {
+    let (_system, _api, _worker, backend) = System::single().await;
+    let created = backend.post("/v1/sessions", json!({})).await;
+    let id: SessionId = created.json["session"]["id"].as_str().unwrap().parse().unwrap();
+    let signature = common::webhook::sign(&keys(), KEY, b"{}").unwrap();
+    let receiver = backend.with(Auth::Bearer(signature));
+    for path in
+        ["/v1/sessions".to_owned(), format!("/v1/sessions/{id}"), "/v1/webhooks/dead-letters".to_owned()]
+    {
+        receiver.get(&path).await.is_problem(403, "forbidden");
+    }
+    receiver.post("/v1/sessions", json!({})).await.is_problem(403, "forbidden");
+    receiver.post(&format!("/v1/sessions/{id}/participants"), json!({})).await.is_problem(403, "forbidden");
 }

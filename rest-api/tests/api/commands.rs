@@ -113,6 +113,25 @@ async fn a_command_that_nobody_takes_expires() {
 }
 
 #[tokio::test]
+async fn a_command_that_a_hanging_worker_has_taken_is_sent_again_with_the_same_id() {
+    let (_system, _api, worker, backend) = System::single().await;
+    worker.script(Action::Ignore);
+    let created = backend.post("/v1/sessions", json!({})).await;
+    assert_eq!(created.status, 201, "by whoever took the copy");
+    let seen = worker.seen();
+    assert_eq!(seen.len(), 2);
+    assert_eq!(seen[0], seen[1]);
+    // What is for one worker only helps nobody else.
+    let session = create_session(&backend).await;
+    let member = join(&backend, session).await;
+    let before = worker.seen().len();
+    worker.script(Action::Ignore);
+    let patient = member.client.header("prefer", "wait=3");
+    assert_eq!(patient.post(&member.path("/answer"), json!({"sdp": "x", "revision": 9})).await.status, 202);
+    assert_eq!(worker.seen().len(), before + 1);
+}
+
+#[tokio::test]
 async fn commands_carry_deadline_trace_and_reply_queue() {
     let (_system, _api, worker, backend) = System::single().await;
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";

@@ -1,6 +1,6 @@
 //! Offer, answer, candidates, mute; destinations and their look-ups.
 
-use common::message::{CommandBody, ErrorCode};
+use common::message::{CommandBody, ErrorCode, Wish};
 use common::model::{RunId, TrackId, WorkerLoad, WorkerState};
 use common::store::Store as _;
 use common::time::UnixMillis;
@@ -92,6 +92,68 @@ async fn the_offer_reply_is_the_answer() {
 }
 
 #[tokio::test]
+async fn a_subscription_is_changed_by_its_own_participant_only() {
+    let (_system, _api, worker, backend) = System::single().await;
+    let session = create_session(&backend).await;
+    let (member, neighbour) = (join(&backend, session).await, join(&backend, session).await);
+    let track = TrackId::new();
+    let path = member.path(&format!("/subscriptions/{track}"));
+    let body = json!({"max_encoding": 0, "max_temporal": 1, "destination": member.destination});
+    assert_eq!(member.client.patch(&path, body).await.status, 204);
+    match worker.seen().pop().unwrap().body {
+        CommandBody::Subscription { track_id, wish, .. } => {
+            let expected = Wish { max_encoding: Some(0), max_temporal: Some(1), ..Wish::default() };
+            assert_eq!((track_id, wish), (track, expected));
+        }
+        other => panic!("{other:?}"),
+    }
+    neighbour.client.patch(&path, json!({"paused": true})).await.is_problem(403, "forbidden");
+    member.client.patch(&path, json!({"max_encoding": -1})).await.is_problem(400, "invalid_request");
+}
+
+#[tokio::test]
+async fn figures_are_for_the_participant_and_the_backend_and_come_from_its_worker() {
+    let (system, _api, worker, backend) = System::single().await;
+    let session = create_session(&backend).await;
+    let (member, neighbour) = (join(&backend, session).await, join(&backend, session).await);
+    let target = keys().open(&member.destination, KEY).unwrap();
+    let with_destination = format!("{}?destination={}", member.path("/stats"), member.destination);
+    let before = system.store.calls();
+    let read = member.client.get(&with_destination).await;
+    assert_eq!((read.status, &read.headers["cache-control"]), (200, &"no-store".parse().unwrap()));
+    assert_eq!(read.json["endpoint_id"], json!(target.endpoint_id));
+    assert_eq!((&read.json["state"], &read.json["quality"]), (&json!("connected"), &json!("good")));
+    let transport = json!({"path": null, "round_trip_time_ms": null, "available_outgoing_bitrate_bps": 7});
+    assert_eq!(read.json["transport"], transport);
+    assert_eq!(system.store.calls(), before, "no store is asked");
+    assert_eq!(member.client.get(&member.path("/stats")).await.status, 200);
+    assert_eq!(backend.get(&member.path("/stats")).await.status, 200);
+    assert!(
+        matches!(worker.seen().pop().unwrap().body, CommandBody::Stats { target: asked } if asked == target)
+    );
+
+    neighbour.client.get(&member.path("/stats")).await.is_problem(403, "forbidden");
+    member
+        .client
+        .get(&format!("{}?destination=x", member.path("/stats")))
+        .await
+        .is_problem(400, "invalid_request");
+    let other = format!("{}?destination={}", member.path("/stats"), neighbour.destination);
+    member.client.get(&other).await.is_problem(403, "forbidden");
+    for (refusal, status, code) in
+        [(ErrorCode::EndpointGone, 410, "endpoint_gone"), (ErrorCode::Unavailable, 503, "unavailable")]
+    {
+        worker.refuse(refusal);
+        member.client.get(&with_destination).await.is_problem(status, code);
+    }
+    // A worker that does not answer: the figures would be of another time.
+    worker.script(Action::Ignore);
+    member.client.header("prefer", "wait=0").get(&with_destination).await.is_problem(503, "unavailable");
+    worker.die().await;
+    member.client.get(&with_destination).await.is_problem(410, "endpoint_gone");
+}
+
+#[tokio::test]
 async fn destinations_that_are_forged_or_somebody_elses_are_refused() {
     let (_system, _api, worker, backend) = System::single().await;
     let session = create_session(&backend).await;
@@ -101,7 +163,7 @@ async fn destinations_that_are_forged_or_somebody_elses_are_refused() {
     let mut changed = member.destination.clone();
     let flipped = if changed.starts_with("AX") { "AY" } else { "AX" };
     changed.replace_range(..2, flipped);
-    for forged in ["", "x", "!!!", &changed, &"A".repeat(162), &"A".repeat(100_000), &member.token] {
+    for forged in ["", "x", "!!!", &changed, &"A".repeat(162), &"A".repeat(30_000), &member.token] {
         for refused in requests(&member, Some(forged)).await {
             refused.is_problem(400, "invalid_request");
         }
@@ -176,6 +238,7 @@ async fn refusals_of_the_worker_are_passed_on() {
         ("/candidates", ErrorCode::InvalidCandidate, 400, "invalid_candidate"),
         ("/candidates", ErrorCode::EndpointGone, 410, "endpoint_gone"),
         ("/tracks", ErrorCode::TrackNotFound, 404, "track_not_found"),
+        ("/subscriptions", ErrorCode::TrackNotFound, 404, "track_not_found"),
     ];
     for (path, refusal, status, code) in cases {
         worker.refuse(refusal);
@@ -184,6 +247,10 @@ async fn refusals_of_the_worker_are_passed_on() {
             "/answer" => member.client.post(&member.path(path), json!({"sdp": "x", "revision": 1})).await,
             "/candidates" => {
                 member.client.post(&member.path(path), json!({"candidates": [{"candidate": "x"}]})).await
+            }
+            "/subscriptions" => {
+                let track = member.path(&format!("/subscriptions/{}", TrackId::new()));
+                member.client.patch(&track, json!({"paused": true})).await
             }
             _ => {
                 let track = member.path(&format!("/tracks/{}", TrackId::new()));

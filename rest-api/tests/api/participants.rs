@@ -1,9 +1,13 @@
 //! Join, rejoin, leave, participant tokens.
 
+use std::time::Duration;
+
 use common::message::{CommandBody, ErrorCode};
 use common::model::{CommandId, EndpointId, ParticipantId, SessionId};
+use common::time::UnixMillis;
 use common::token::VideoGrants;
-use rest_api::IceServer;
+use common::turn::TurnSecret;
+use rest_api::{IceServer, Turn};
 use serde_json::json;
 
 use crate::support::*;
@@ -45,6 +49,42 @@ async fn the_join_reply_has_everything_to_go_on_with() {
     assert_eq!(reply["token_expires_at"], claims.exp * 1000);
     let target = keys().open(reply["destination"].as_str().unwrap(), KEY).unwrap();
     assert_eq!(target.endpoint_id.to_string(), reply["endpoint_id"]);
+}
+
+/// What a TURN server that shares the secret lets in: for this participant, for as long as configured.
+#[tokio::test]
+async fn each_join_brings_turn_credentials_of_its_own() {
+    let system = System::new();
+    let _worker = system.worker().await;
+    let secret: TurnSecret = "shared-with-the-relay".parse().unwrap();
+    let urls = vec!["turn:turn.example:3478".to_owned(), "turns:turn.example:5349".to_owned()];
+    let turn = Turn { urls: urls.clone(), secret: secret.clone(), ttl: Duration::from_secs(600) };
+    let api = system.api_with(|config| config.turn = Some(turn)).await;
+    let backend = Client::new(&api.url, Auth::Basic(KEY, SECRET));
+    let session = create_session(&backend).await;
+    let began = UnixMillis::now().0 / 1000;
+    let joined = backend.post(&participants(session), json!({"name": "Bo"})).await;
+    let server = joined.json["ice_servers"][0].clone();
+    assert_eq!(server["urls"], json!(urls));
+    let username = server["username"].as_str().unwrap();
+    let (expires, participant) = username.split_once(':').unwrap();
+    let age = expires.parse::<i64>().unwrap() - began;
+    assert!((600..600 + PATIENCE.as_secs() as i64).contains(&age), "{age}");
+    assert_eq!(participant, joined.json["participant"]["id"]);
+    assert_eq!(server["credential"], secret.password(username));
+
+    let again = backend.post(&participants(session), json!({"participant_id": participant})).await;
+    let again = again.json["ice_servers"][0]["username"].as_str().unwrap().to_owned();
+    assert!(again.as_str() >= username, "a rejoin begins anew");
+
+    let guest = backend.with(Auth::Bearer(joined.json["token"].as_str().unwrap().to_owned()));
+    let path = format!("/v1/sessions/{session}/participants/{participant}/ice-servers");
+    let refreshed = guest.get(&path).await;
+    assert_eq!(refreshed.status, 200, "{refreshed:?}");
+    let server = &refreshed.json["ice_servers"][0];
+    assert_eq!(server["credential"], secret.password(server["username"].as_str().unwrap()));
+    let other = format!("/v1/sessions/{session}/participants/{}/ice-servers", ParticipantId::new());
+    assert_eq!(guest.get(&other).await.status, 403, "nobody gets another one's");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use common::broker::topology;
 use common::message::{EventBody, LeaveReason};
 use common::model::{EndpointId, EventId, ParticipantId};
 use serde_json::{Value, json};
@@ -169,6 +170,19 @@ async fn the_end_of_the_session_is_the_last_event() {
     assert_eq!(member.client.get(&member.events(&confirm)).await.json["events"], Value::Array(Vec::new()));
     member.client.get(&member.events("")).await.is_problem(410, "endpoint_gone");
     member.client.get(&member.path("/events")).await.is_problem(410, "session_closed");
+}
+
+#[tokio::test]
+async fn a_queue_that_comes_back_after_the_end_of_its_session_keeps_nobody_waiting() {
+    let (system, _api, _worker, backend, member) = single_member().await;
+    assert_eq!(backend.delete(&format!("/v1/sessions/{}", member.session)).await.status, 204);
+    let page = member.client.get(&member.events("wait=20")).await;
+    let confirm = format!("cursor={}", page.json["cursor"].as_str().unwrap());
+    assert_eq!(member.client.get(&member.events(&confirm)).await.json["events"], json!([]));
+    // As RabbitMQ does when queue and exchange are deleted at once.
+    let queue = topology::user_queue(member.session, member.id, member.endpoint);
+    system.broker.declare_queue(&queue).await.unwrap();
+    member.client.get(&member.events("wait=20")).await.is_problem(410, "endpoint_gone");
 }
 
 #[tokio::test]

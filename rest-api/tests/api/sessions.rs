@@ -1,5 +1,7 @@
 //! Create, list, read, close, links.
 
+use std::sync::Arc;
+
 use common::model::{CommandId, ParticipantId, SessionId};
 use common::token::VideoGrants;
 use serde_json::json;
@@ -33,9 +35,28 @@ async fn without_a_public_url_links_start_with_the_address_of_the_request() {
     let created = backend.post("/v1/sessions", json!({})).await;
     let link = created.json["join_link"].as_str().unwrap();
     assert!(link.starts_with(&format!("{}/#session=ses_", api.url)), "{link}");
+}
+
+#[tokio::test]
+async fn only_a_trusted_proxy_says_that_a_client_came_by_https() {
+    let (system, _api, _worker, backend) = System::single().await;
     let proxied = backend.header("x-forwarded-proto", "https").header("host", "meet.example");
-    let link = proxied.post("/v1/sessions", json!({})).await.json["join_link"].as_str().unwrap().to_owned();
+    let reply = proxied.post("/v1/sessions", json!({})).await;
+    let link = reply.json["join_link"].as_str().unwrap().to_owned();
+    assert!(link.starts_with("http://meet.example/#session=ses_"), "anybody may write that header: {link}");
+    assert!(!reply.headers.contains_key("strict-transport-security"));
+
+    let networks = vec!["127.0.0.0/8".parse().unwrap()];
+    let trusted = rest_api::TrustedProxies { networks, ..Default::default() };
+    let behind = system.api_with(|config| config.trusted_proxies = Arc::new(trusted)).await;
+    let client = Client::new(&behind.url, backend.auth.clone());
+    let proxied = client.header("x-forwarded-proto", "https").header("host", "meet.example");
+    let reply = proxied.post("/v1/sessions", json!({})).await;
+    let link = reply.json["join_link"].as_str().unwrap();
     assert!(link.starts_with("https://meet.example/#session=ses_"), "{link}");
+    assert_eq!(reply.headers["strict-transport-security"], "max-age=31536000");
+    let plain = client.get("/healthz").await;
+    assert!(!plain.headers.contains_key("strict-transport-security"), "the proxy did not say https");
 }
 
 #[tokio::test]

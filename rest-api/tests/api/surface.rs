@@ -38,21 +38,40 @@ fn written_down() -> Vec<(Method, String)> {
         "POST /v1/sessions",
         "GET /v1/sessions",
         "GET /v1/sessions/{session_id}",
+        "PATCH /v1/sessions/{session_id}",
         "DELETE /v1/sessions/{session_id}",
         "POST /v1/sessions/{session_id}/links",
         "POST /v1/sessions/{session_id}/participants",
         "GET /v1/sessions/{session_id}/participants",
         "GET /v1/sessions/{session_id}/participants/{participant_id}",
         "DELETE /v1/sessions/{session_id}/participants/{participant_id}",
+        "GET /v1/sessions/{session_id}/participants/{participant_id}/ice-servers",
         "POST /v1/sessions/{session_id}/participants/{participant_id}/offer",
         "POST /v1/sessions/{session_id}/participants/{participant_id}/answer",
         "POST /v1/sessions/{session_id}/participants/{participant_id}/candidates",
         "PATCH /v1/sessions/{session_id}/participants/{participant_id}/tracks/{track_id}",
+        "PATCH /v1/sessions/{session_id}/participants/{participant_id}/subscriptions/{track_id}",
+        "GET /v1/sessions/{session_id}/participants/{participant_id}/stats",
         "GET /v1/sessions/{session_id}/participants/{participant_id}/events",
         "GET /v1/sessions/{session_id}/participants/{participant_id}/events/ws",
+        "POST /v1/sessions/{session_id}/messages",
         "GET /v1/sessions/{session_id}/timeline",
+        "POST /v1/sessions/{session_id}/participants/{participant_id}/rating",
+        "POST /v1/sessions/{session_id}/participants/{participant_id}/token",
+        "GET /v1/sessions/{session_id}/ratings",
+        "POST /v1/admin/tokens",
+        "GET /v1/admin/sessions",
+        "GET /v1/admin/sessions/{session_id}",
         "GET /v1/workers",
         "POST /v1/workers/{worker_id}/drain",
+        "GET /v1/webhooks/dead-letters",
+        "POST /v1/webhooks/dead-letters/redeliver",
+        "POST /v1/whip/{session_id}",
+        "PATCH /v1/whip/{session_id}/{resource}",
+        "DELETE /v1/whip/{session_id}/{resource}",
+        "POST /v1/whep/{session_id}",
+        "PATCH /v1/whep/{session_id}/{resource}",
+        "DELETE /v1/whep/{session_id}/{resource}",
         "POST /v1/demo/links",
         "GET /healthz",
         "GET /readyz",
@@ -105,7 +124,7 @@ async fn the_document_has_exactly_the_routes_that_there_are() {
 fn every_operation_documents_its_statuses_parameters_and_problems() {
     let document = document();
     let codes: Vec<_> = document["components"]["schemas"]["Code"]["enum"].as_array().unwrap().clone();
-    assert_eq!(codes.len(), 26);
+    assert_eq!(codes.len(), 30);
     for (path, method, operation) in operations(&document) {
         let name = format!("{method} {path}");
         let responses = operation["responses"].as_object().unwrap();
@@ -171,6 +190,8 @@ async fn the_demo_and_the_sdk_are_served_safely() {
         ("/", "text/html"),
         ("/demo/", "text/html"),
         ("/demo/index.html", "text/html"),
+        ("/admin/", "text/html"),
+        ("/admin/app.js", "text/javascript"),
         ("/sdk/switchyard.js", "text/javascript"),
     ] {
         let response = get(path).await;
@@ -182,7 +203,13 @@ async fn the_demo_and_the_sdk_are_served_safely() {
         assert_eq!(headers["cache-control"], "no-cache");
         assert_eq!(headers["permissions-policy"], "camera=(self), microphone=(self), display-capture=(self)");
         let policy = headers["content-security-policy"].to_str().unwrap();
-        for part in ["default-src 'self'", "frame-ancestors 'none'", "base-uri 'none'", "script-src 'self'"] {
+        for part in [
+            "default-src 'self'",
+            "connect-src 'self';",
+            "frame-ancestors 'none'",
+            "base-uri 'none'",
+            "script-src 'self'",
+        ] {
             assert!(policy.contains(part), "{policy}");
         }
         assert!(!policy.contains("unsafe"), "{policy}");

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use common::message::{EventBody, LeaveReason};
+use common::message::{Event, EventBody, LeaveReason};
 use common::store::{RemoveIf, Store as _};
 use serde_json::{Value, json};
 
@@ -43,6 +43,7 @@ scenarios! {
     streams_that_move_between_instances_lose_and_reorder_nothing
     an_instance_that_stops_gives_its_queues_back
     an_idle_lease_lapses
+    an_event_that_was_sent_twice_is_given_once_after_a_takeover
     a_queue_that_somebody_else_holds_is_unavailable_within_a_bounded_time
 }
 
@@ -79,6 +80,32 @@ fn assert_in_order(numbers: &[i64], count: i64) {
         panic!("lost or reordered at {place}: {around:?}");
     }
     assert_eq!(numbers.len() as i64, count);
+}
+
+/// Whoever sends repeats what it does not know to have arrived.
+async fn an_event_that_was_sent_twice_is_given_once_after_a_takeover(system: System) {
+    let (system, [one, other], member) = pair(system).await;
+    let (one, other) = (member.at(&one), member.at(&other));
+    let first = Event::new(member.session, EventBody::SessionInterrupted { epoch: 0 });
+    let second = Event::new(member.session, EventBody::SessionInterrupted { epoch: 1 });
+    for event in [&first, &first, &second, &first, &second] {
+        system.send_as_it_is(&member, event).await;
+    }
+    let ids = eventually("the first instance has read it all", async || {
+        let page = one.get(&member.path("/events?wait=0")).await.json;
+        let ids: Vec<_> = page["events"].as_array()?.iter().map(|event| event["id"].clone()).collect();
+        (ids.len() >= 2).then_some(ids)
+    })
+    .await;
+    assert_eq!(ids, [json!(first.id), json!(second.id)]);
+    // Nothing is confirmed: it all comes again, at the other one.
+    let page = other.get(&member.path("/events?wait=5")).await;
+    let given: Vec<_> = page.json["events"].as_array().unwrap().iter().map(|event| &event["id"]).collect();
+    assert_eq!(given, [&json!(first.id), &json!(second.id)]);
+    let third = system.send_number(&member, 2).await;
+    let page = other.get(&member.path(&format!("/events?wait=5&cursor={}", second.id))).await;
+    let given: Vec<_> = page.json["events"].as_array().unwrap().iter().map(|event| &event["id"]).collect();
+    assert_eq!(given, [&json!(third)]);
 }
 
 async fn alternating_polls_lose_and_reorder_nothing(system: System) {
@@ -179,7 +206,7 @@ async fn a_cursor_confirms_on_whichever_instance_it_arrives(system: System) {
 async fn the_last_event_can_be_confirmed_on_another_instance(system: System) {
     let (system, apis, member) = pair(system).await;
     let [first, second] = apis.each_ref().map(|api| member.at(api));
-    system.store.remove_participant(member.session, member.id, RemoveIf::Present).await.unwrap();
+    system.store.remove_participant(member.session, member.id, RemoveIf::Present, None).await.unwrap();
     let left = EventBody::ParticipantLeft { participant_id: member.id, reason: LeaveReason::Removed };
     system.send_event(&member, left).await;
     let page = first.get(&member.events("wait=20")).await;
@@ -206,8 +233,8 @@ async fn a_newer_reader_on_another_instance_ends_an_older_one(system: System) {
     });
     assert!(sse.event().await.is_none());
     let mut last = open(&apis[0], &member).await;
-    let superseded =
-        tokio::time::timeout(Duration::from_secs(10), poll).await.expect("ends at once").unwrap();
+    // Long before its time is over.
+    let superseded = tokio::time::timeout(PATIENCE, poll).await.expect("ends at once").unwrap();
     assert_eq!((superseded.status, &superseded.json["events"]), (200, &json!([])));
     system.send_number(&member, 6).await;
     assert_eq!(event(&mut last).await["data"]["epoch"], 6);
@@ -260,7 +287,7 @@ async fn an_instance_that_stops_gives_its_queues_back(system: System) {
 }
 
 async fn an_idle_lease_lapses(system: System) {
-    let holder = system.api_with(|config| config.timings.lease_idle = Duration::from_millis(100)).await;
+    let holder = system.api_with(|config| config.timings.lease_idle = Duration::from_secs(2)).await;
     let member = system.member(&holder).await;
     system.send_number(&member, 1).await;
     let queue = member.queue();

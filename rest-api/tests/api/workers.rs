@@ -3,7 +3,7 @@
 use common::broker::{InboxOptions, topology};
 use common::message::{Command, CommandBody, CommandError, ErrorCode, Reply, ReplyBody};
 use common::model::{
-    Cause, CommandId, EventId, ParticipantId, RunId, SessionId, TimelineEntry, WorkerId, WorkerLoad,
+    Cause, CommandId, EventId, Owed, ParticipantId, RunId, SessionId, TimelineEntry, WorkerId, WorkerLoad,
     WorkerState,
 };
 use common::store::Store;
@@ -139,6 +139,8 @@ async fn a_timeline_is_read_in_pages_by_the_sessions_own_key() {
             what: "participant.joined".to_owned(),
             cause: Cause { command_id: Some(CommandId::new()), ..Cause::default() },
             participant_id: (index == 1).then_some(participant),
+            track: None,
+            webhooks: Owed::default(),
         })
         .collect();
     system.store.append_timeline(session, &entries).await.unwrap();

@@ -7,6 +7,9 @@ import { Process, binary } from './process.js';
 const KEY_ID = 'test-key';
 const KEY_SECRET = 'a-secret-for-tests-that-is-longer-than-32-bytes';
 
+/** For those who make sessions themselves. */
+export const KEY = `${KEY_ID}:${KEY_SECRET}`;
+
 const AUTHORIZATION = `Basic ${Buffer.from(`${KEY_ID}:${KEY_SECRET}`).toString('base64')}`;
 
 /** @param {string} name */
@@ -37,6 +40,7 @@ export class Deployment {
   url = '';
   /** @type {Balancer | null} */
   balancer = null;
+  #address = '127.0.0.1';
   #cleanUp = async () => {};
 
   /**
@@ -44,9 +48,13 @@ export class Deployment {
    * sends consecutive requests of one client to different APIs.
    * @param {'embedded' | 'cluster'} shape
    * @param {{ broker: string, store: string }} [location] of a cluster's broker and store, when they are the caller's own
+   * @param {string} [address] where it is reached
+   * @param {Record<string, string>} [settings] of all its processes
    */
-  static async start(shape, location) {
+  static async start(shape, location, address = '127.0.0.1', settings = {}) {
     const deployment = new Deployment();
+    deployment.#address = address;
+    deployment.#environment = settings;
     try {
       if (shape === 'embedded') await deployment.#startEmbedded();
       else await deployment.#startCluster(location ?? (await deployment.#claim()));
@@ -59,9 +67,9 @@ export class Deployment {
 
   /** @param {string} name @param {string[]} args @param {Record<string, string>} environment */
   #process(name, args, environment = {}) {
-    const all = [...args, '--api-keys', `${KEY_ID}:${KEY_SECRET}`, '--media-address', '127.0.0.1', '--media-port', '0'];
+    const all = [...args, '--api-keys', `${KEY_ID}:${KEY_SECRET}`, '--operator-keys', KEY_ID, '--media-address', this.#address, '--media-port', '0'];
     const started = new Process(name, binary(), all, {
-      SWITCHYARD_LISTEN: '127.0.0.1:0',
+      SWITCHYARD_LISTEN: `${this.#address.includes(':') ? `[${this.#address}]` : this.#address}:0`,
       SWITCHYARD_DEMO: 'true',
       SWITCHYARD_LOG: process.env.SWITCHYARD_TEST_LOG ?? 'info,rest_api=debug,media_worker=debug',
       ...environment,
@@ -161,9 +169,15 @@ export class Deployment {
     return response.status === 204 ? null : response.json();
   }
 
-  /** Creates a session. @returns {Promise<{ id: string, token: string, address: string }>} */
-  async room() {
-    const { session, token } = await this.backend('POST', '/v1/sessions', {});
+  /** The admin page as an operator opens it. @returns {Promise<string>} its address, with a token */
+  async adminLink() {
+    const { token } = await this.backend('POST', '/v1/admin/tokens', {});
+    return `${this.url}/admin/#token=${token}`;
+  }
+
+  /** Creates a session. @param {Record<string, unknown>} [body] @returns {Promise<{ id: string, token: string, address: string }>} */
+  async room(body = {}) {
+    const { session, token } = await this.backend('POST', '/v1/sessions', body);
     return { id: session.id, token, address: `${this.url}/#session=${session.id}&token=${token}` };
   }
 

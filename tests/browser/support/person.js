@@ -14,7 +14,6 @@ const FLAGS = [
   '--disable-sync',
   // A camera with a moving picture, a microphone that beeps, and no questions; also for sharing a screen.
   '--use-fake-ui-for-media-stream',
-  '--use-fake-device-for-media-stream=fps=10',
   '--auto-select-desktop-capture-source=Entire screen',
   '--autoplay-policy=no-user-gesture-required',
   // Addresses in candidates as they are: the server does not resolve mDNS names.
@@ -25,34 +24,52 @@ const FLAGS = [
   '--disable-renderer-backgrounding',
 ];
 
-/** In the page: a camera that two cores can encode and decode several times at once. */
-function smallCamera() {
+/** Of the cameras: what two cores can encode and decode several times at once. */
+const CAMERA = { width: 640, height: 360 };
+
+/** In the page: a camera of that size. @param {{ width: number, height: number }} size */
+function smallCamera({ width, height }) {
   const devices = navigator.mediaDevices;
   if (!devices) return;
   const open = devices.getUserMedia.bind(devices);
   devices.getUserMedia = (constraints = {}) => {
     const { video } = constraints;
     if (!video) return open(constraints);
-    const small = { ...(video === true ? {} : video), width: { ideal: 640 }, height: { ideal: 360 }, frameRate: { ideal: 10 } };
+    const small = { ...(video === true ? {} : video), width: { ideal: width }, height: { ideal: height }, frameRate: { ideal: 10 } };
     return open({ ...constraints, video: small });
   };
+}
+
+/** In the page: what its Content-Security-Policy refuses is an error. */
+function reportViolations() {
+  addEventListener('securitypolicyviolation', (event) =>
+    console.error(`policy: ${event.effectiveDirective} refuses ${event.blockedURI}`),
+  );
 }
 
 /** Of everything that is waited for in a page. */
 const PATIENCE_MS = 30_000 * Number(process.env.SWITCHYARD_TEST_PATIENCE ?? 1);
 
-export function launch() {
-  return chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', headless: true, args: FLAGS });
+/**
+ * @param {{ chromium?: string, origin?: string, fps?: number }} [options] which program; and an origin that may use cameras although it is
+ *   neither loopback nor HTTPS; and how many pictures its cameras take each second
+ */
+export function launch({ chromium: program = process.env.CHROMIUM ?? '/usr/bin/chromium', origin, fps = 10 } = {}) {
+  const args = [...FLAGS, `--use-fake-device-for-media-stream=fps=${fps}`];
+  if (origin) args.push(`--unsafely-treat-insecure-origin-as-secure=${origin}`);
+  return chromium.launch({ executablePath: program, headless: true, args });
 }
 
 /**
  * What a page receives of someone, summed over that person's tracks.
- * @typedef {{ frames: number, energy: number, width: number, codecs: string[] }} Reception
+ * @typedef {{ frames: number, energy: number, width: number, requests: number, codecs: string[] }} Reception
  */
 
 export class Person {
   /** Whatever the page complained about. @type {string[]} */
   complaints = [];
+  /** The origins that anything was asked of; "null" is the page's own data. @type {Set<string>} */
+  asked = new Set();
   /** Offers of ours that met one of the server. */
   collisions = 0;
   id = '';
@@ -60,12 +77,13 @@ export class Person {
   /**
    * @param {import('playwright-core').Browser} browser
    * @param {string} name
-   * @param {import('playwright-core').BrowserContextOptions} [options]
+   * @param {import('playwright-core').BrowserContextOptions & { camera?: { width: number, height: number } }} [options]
    */
-  static async open(browser, name, options = {}) {
+  static async open(browser, name, { camera = CAMERA, ...options } = {}) {
     const context = await browser.newContext({ viewport: { width: 960, height: 600 }, ...options });
     if (SCENIC) await context.addInitScript(drawCamera, name);
-    else await context.addInitScript(smallCamera);
+    else await context.addInitScript(smallCamera, camera);
+    await context.addInitScript(reportViolations);
     const page = await context.newPage();
     page.setDefaultTimeout(PATIENCE_MS);
     return new Person(name, context, page);
@@ -88,6 +106,8 @@ export class Person {
       if (url.endsWith('/offer') && message.text().includes('status of 409')) this.collisions += 1;
       else this.complaints.push(`console: ${message.text()} ${url}`);
     });
+    page.on('request', (request) => this.asked.add(new URL(request.url()).origin));
+    page.on('websocket', (socket) => this.asked.add(new URL(socket.url().replace(/^ws/, 'http')).origin));
     page.on('pageerror', (error) => this.complaints.push(`page: ${error.message}`));
     page.on('crash', () => this.complaints.push('page: crashed'));
   }
@@ -102,7 +122,9 @@ export class Person {
   /** From the lobby into the room. */
   async enter() {
     const { page } = this;
-    await page.locator('#name').fill(this.name);
+    await page.locator('#name').fill(this.name).catch(async (error) => {
+      throw new Error(`${this.name} finds no lobby: ${await page.innerText('body')}; ${this.complaints}; ${error.message}`);
+    });
     // Whoever is faster than the camera joins as a viewer.
     await page.locator('#lobby-camera[aria-pressed=true]').waitFor();
     await page.locator('#lobby-mic[aria-pressed=true]').waitFor();
@@ -144,11 +166,12 @@ export class Person {
       for (const participant of room.participants.values()) {
         seen[participant.id] = {};
         for (const { source, mid } of participant.tracks.values()) {
-          const reception = { frames: 0, energy: 0, width: 0, codecs: [] };
+          const reception = { frames: 0, energy: 0, width: 0, requests: 0, codecs: [] };
           for (const entry of report.values()) {
             if (entry.type !== 'inbound-rtp' || entry.mid !== mid) continue;
             reception.frames += entry.framesDecoded ?? 0;
             reception.energy += entry.totalAudioEnergy ?? 0;
+            reception.requests += entry.pliCount ?? 0;
             reception.width = Math.max(reception.width, entry.frameWidth ?? 0);
             const codec = report.get(entry.codecId)?.mimeType;
             if (codec) reception.codecs.push(codec);
@@ -158,6 +181,87 @@ export class Person {
       }
       return seen;
     });
+  }
+
+  /** What arrives, summed over everybody: frames, time that pictures stood still (s), samples played and made up. */
+  async figures() {
+    return this.page.evaluate(async () => {
+      const sums = { pictures: 0, frames: 0, frozen: 0, samples: 0, concealed: 0 };
+      /** @type {Map<string, any>} */
+      const report = await window.switchyard.room.peerConnection.getStats();
+      for (const entry of report.values()) {
+        if (entry.type !== 'inbound-rtp') continue;
+        sums.pictures += entry.kind === 'video' && entry.framesDecoded > 0 ? 1 : 0;
+        sums.frames += entry.framesDecoded ?? 0;
+        sums.frozen += entry.totalFreezesDuration ?? 0;
+        sums.samples += entry.totalSamplesReceived ?? 0;
+        // Silence that is made up where nothing is sent is none that was lost.
+        sums.concealed += (entry.concealedSamples ?? 0) - (entry.silentConcealedSamples ?? 0);
+      }
+      return sums;
+    });
+  }
+
+  /** Whether the tile says, or does not say, that the other's picture is held back. @param {Person} other @param {boolean} suspended */
+  async isTold(other, suspended) {
+    const says = await this.tile(other).locator('.tile-suspended').isVisible();
+    if (says === suspended) return true;
+    throw new Error(suspended ? 'it does not say so' : 'it still says so');
+  }
+
+  /**
+   * What is sent of a camera: frames by encoding (RID).
+   * @returns {Promise<Record<string, number>>}
+   */
+  async encodings() {
+    return this.page.evaluate(async () => {
+      /** @type {Map<string, any>} */
+      const report = await window.switchyard.room.peerConnection.getStats();
+      const sent = [...report.values()].filter(({ type, kind }) => type === 'outbound-rtp' && kind === 'video');
+      return Object.fromEntries(sent.map(({ rid, framesEncoded }) => [rid, framesEncoded ?? 0]));
+    });
+  }
+
+  /** For failures: what its encoder says of each encoding of its camera, and the server of what it is sent. */
+  async hindrances() {
+    return this.page.evaluate(async () => {
+      /** @type {Map<string, any>} */
+      const report = await window.switchyard.room.peerConnection.getStats();
+      const sent = [...report.values()].filter(({ type, kind }) => type === 'outbound-rtp' && kind === 'video');
+      const encodings = sent.map(({ rid, active, frameWidth, framesEncoded, targetBitrate, qualityLimitationReason }) =>
+        ({ rid, active, frameWidth, framesEncoded, targetBitrate, qualityLimitationReason }));
+      const [pair] = [...report.values()].filter(({ type, nominated }) => type === 'candidate-pair' && nominated);
+      const stats = await window.switchyard.room.serverStats().catch(String);
+      return JSON.stringify({ encodings, outgoing: pair?.availableOutgoingBitrate, stats });
+    });
+  }
+
+  /** Sends a steady tone in place of the microphone, whose beeps are too short for anybody's turn. */
+  async speak() {
+    await this.page.evaluate(async () => {
+      const context = new AudioContext();
+      const tone = new OscillatorNode(context, { frequency: 300 });
+      const out = context.createMediaStreamDestination();
+      tone.connect(new GainNode(context, { gain: 0.4 })).connect(out);
+      tone.start();
+      Object.assign(window, { tone: context }); // kept from being collected
+      await window.switchyard.room.localParticipant.replaceTrack('microphone', out.stream.getAudioTracks()[0]);
+    });
+  }
+
+  /**
+   * Limits what is received of the other's camera, which else is as large as its tile. @param {Person} other
+   * @param {{ paused?: boolean, maxEncoding?: number, maxTemporal?: number, shown?: { width: number, height: number } }} quality
+   */
+  async limit(other, quality) {
+    await this.page.evaluate(
+      async ([id, quality]) => {
+        const { room } = window.switchyard;
+        const tracks = [...room.participants.get(id).tracks.values()];
+        await room.setQuality(tracks.find(({ source }) => source === 'camera'), quality);
+      },
+      /** @type {[string, any]} */ ([other.id, quality]),
+    );
   }
 
   /**
@@ -211,6 +315,9 @@ export class Person {
   /** Nothing was complained about, the page was not reloaded, no banner is up. */
   async isContent() {
     assert.deepEqual(this.complaints, [], `${this.name}'s page complained`);
+    const { origin } = new URL(this.page.url());
+    const elsewhere = [...this.asked].filter((asked) => asked !== origin && asked !== 'null');
+    assert.deepEqual(elsewhere, [], `${this.name}'s page asked others than ${origin}`);
     assert.equal(await this.page.evaluate(() => window.sinceJoin), true, `${this.name}'s page was reloaded`);
     await eventually(`${this.name} has no banner`, async () => this.page.locator('[data-testid=banner]').isHidden());
   }

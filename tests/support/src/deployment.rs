@@ -1,11 +1,13 @@
 //! The real binary as a deployment: one process, or several over RabbitMQ and MongoDB.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use crate::http::Http;
 use crate::inspect::BrokerView;
 use crate::polling::{JoinOptions, PollingClient};
-use crate::process::Process;
+use crate::process::{Process, binary};
 use crate::services::{Location, Services};
 
 /// The API key of every deployment, long enough for HS256.
@@ -83,8 +85,41 @@ impl Deployment {
         deployment
     }
 
+    /// A cluster of several versions: one API and one worker of each of these programs.
+    ///
+    /// # Panics
+    /// With the log of the process that did not start.
+    pub async fn start_programs(apis: &[&Path], workers: &[&Path], arguments: &[&str]) -> Self {
+        let services = Services::claim().await;
+        let mut deployment = Self::start_parts(Some(services.location()), Some(services), 0, 0, arguments);
+        for program in workers {
+            deployment.start_worker_of(program);
+        }
+        for program in apis {
+            let mut api = deployment.part_of(program, "api", ANYWHERE, &[]);
+            deployment.urls.push(api.url());
+            deployment.apis.push(api);
+        }
+        deployment
+    }
+
+    /// One more worker, of this program.
+    ///
+    /// # Panics
+    /// With its log when it does not start.
+    pub fn start_worker_of(&mut self, program: &Path) -> String {
+        let mut worker = self.part_of(program, "worker", ANYWHERE, &[]);
+        let id = worker.worker();
+        self.workers.push(worker);
+        id
+    }
+
     /// Starts a process. Without a location it is all parts in one.
     fn part(&self, name: &str, listen: &str, more: &[&str]) -> Process {
+        self.part_of(&binary(), name, listen, more)
+    }
+
+    fn part_of(&self, program: &Path, name: &str, listen: &str, more: &[&str]) -> Process {
         let key = format!("{KEY_ID}:{KEY_SECRET}");
         let log = std::env::var("SWITCHYARD_TEST_LOG");
         let log = log.as_deref().unwrap_or("info,rest_api=debug,media_worker=debug");
@@ -98,7 +133,8 @@ impl Deployment {
         }
         arguments.extend(["--api-keys", &key, "--media-address", "127.0.0.1", "--media-port", "0"]);
         arguments.extend(self.arguments.iter().map(String::as_str).chain(more.iter().copied()));
-        Process::start(if self.location.is_some() { name } else { "all" }, &arguments, &environment)
+        let name = if self.location.is_some() { name } else { "all" };
+        Process::start_program(program, name, &arguments, &environment)
     }
 
     /// One more worker of a cluster, with the arguments of the others.
@@ -150,6 +186,11 @@ impl Deployment {
         self.location.as_ref().expect("a cluster")
     }
 
+    /// The base URLs of all ports for operators: each API's, then each worker's. Only with `--admin-listen`.
+    pub fn admins(&mut self) -> Vec<String> {
+        self.apis.iter_mut().chain(&mut self.workers).map(Process::admin).collect()
+    }
+
     /// The base URLs of the API instances.
     pub fn urls(&self) -> &[String] {
         &self.urls
@@ -167,7 +208,13 @@ impl Deployment {
 
     /// Creates a session.
     pub async fn room(&self) -> Room {
-        let created = self.backend().post("/v1/sessions", &json!({"name": "test room"})).await.expect(201);
+        self.room_with(&json!({})).await
+    }
+
+    /// Creates a session with these settings.
+    pub async fn room_with(&self, settings: &Value) -> Room {
+        let body = json!({"name": "test room", "settings": settings});
+        let created = self.backend().post("/v1/sessions", &body).await.expect(201);
         Room {
             id: text(&created["session"]["id"]),
             token: text(&created["token"]),

@@ -11,25 +11,40 @@
 //! | [`http`] | [`Http`]: requests that alternate between API instances, and problem bodies |
 //! | [`polling`] | [`PollingClient`]: a participant that uses plain HTTP and long polls, with real media both ways |
 //! | [`peer`] | its WebRTC connection: generated VP8 and Opus out, packets counted in |
+//! | [`mover`] | [`mover::Mover`]: a participant that follows its session to another worker |
+//! | [`network`] | a network of a test's own, and nodes with addresses of their own |
+//! | [`previous`] | the binary of the commit before this one |
 //! | [`flow`] | how steadily media arrives, over reconnections too |
+//! | [`receiver`] | a receiver of webhooks |
+//! | [`collector`] | a collector of traces |
+//! | [`scrape`] | [`Scrape`]: what processes show on `/metrics` |
 //! | [`seed`] | chance that can be replayed |
 //! | [`relay`] | a network path that can be cut |
+//! | [`whip`] | a client of WHIP or WHEP |
 //! | [`mod@eventually`] | bounded patience |
 
+pub mod channels;
+pub mod collector;
 pub mod deployment;
 pub mod eventually;
 pub mod flow;
 pub mod http;
 pub mod inspect;
 pub mod media;
+pub mod mover;
+pub mod network;
 pub mod own_services;
 pub mod peer;
 pub mod polling;
+pub mod previous;
 pub mod process;
+pub mod receiver;
 pub mod relay;
+pub mod scrape;
 pub mod sdp;
 pub mod seed;
 pub mod services;
+pub mod whip;
 
 pub use deployment::{Deployment, Room, Shape};
 pub use eventually::{eventually, patience};
@@ -37,4 +52,6 @@ pub use flow::Flow;
 pub use http::{Http, Response};
 pub use own_services::OwnServices;
 pub use polling::{JoinOptions, PollingClient};
+pub use scrape::Scrape;
 pub use seed::Chance;
+pub use whip::OneOffer;

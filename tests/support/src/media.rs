@@ -5,6 +5,7 @@ use rtc::rtp;
 
 pub const OPUS_PAYLOAD_TYPE: u8 = 111;
 pub const VP8_PAYLOAD_TYPE: u8 = 96;
+pub const H264_PAYLOAD_TYPE: u8 = 108;
 
 /// RTP clock ticks between two video frames: 25 a second at 90 kHz.
 const VIDEO_TICKS: u32 = 90_000 / 25;
@@ -21,6 +22,10 @@ const FRAMES: [&[u8]; 4] = [
 
 /// A frame of 20 ms of silence: configuration 31 (CELT, full band), one frame (RFC 6716, section 3.1).
 const SILENCE: [u8; 3] = [0xf8, 0xff, 0xfe];
+
+/// Parameter sets and the beginning of an IDR picture in one packet (RFC 6184, section 5.7.1): enough for who forwards it.
+const H264_KEYFRAME: [u8; 21] =
+    [0x78, 0, 4, 0x67, 0x42, 0xe0, 0x1f, 0, 4, 0x68, 0xce, 0x3c, 0x80, 0, 6, 0x65, 0x88, 0x84, 0, 0x10, 0xff];
 
 /// What a generated track sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,17 +67,27 @@ pub struct Generator {
     sequence_number: u16,
     timestamp: u32,
     frame: u16,
+    is_h264: bool,
 }
 
 impl Generator {
     pub fn new(kind: Kind, ssrc: u32) -> Self {
         // Near the end, so that every test sees both wrap around.
-        Self { kind, ssrc, sequence_number: u16::MAX - 50, timestamp: u32::MAX - 90_000, frame: 0 }
+        let (sequence_number, timestamp) = (u16::MAX - 50, u32::MAX - 90_000);
+        Self { kind, ssrc, sequence_number, timestamp, frame: 0, is_h264: false }
+    }
+
+    /// A camera that sends H.264.
+    pub fn h264(ssrc: u32) -> Self {
+        Self { is_h264: true, ..Self::new(Kind::Video, ssrc) }
     }
 
     pub fn next_packet(&mut self) -> rtp::Packet {
         let (payload_type, payload, ticks) = match self.kind {
             Kind::Audio => (OPUS_PAYLOAD_TYPE, Bytes::from_static(&SILENCE), AUDIO_TICKS),
+            Kind::Video if self.is_h264 => {
+                (H264_PAYLOAD_TYPE, Bytes::from_static(&H264_KEYFRAME), VIDEO_TICKS)
+            }
             Kind::Video => (VP8_PAYLOAD_TYPE, self.video_payload(), VIDEO_TICKS),
         };
         let header = rtp::Header {

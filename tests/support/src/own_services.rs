@@ -5,7 +5,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -36,24 +36,32 @@ pub struct OwnServices {
 }
 
 impl OwnServices {
-    /// Starts both, empty.
+    /// Starts both, empty, on loopback.
     ///
     /// # Panics
     /// When one is not installed, or does not start.
     pub async fn start() -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST.into()).await
+    }
+
+    /// The same at another address of this machine, for whoever reaches that.
+    ///
+    /// # Panics
+    /// When one is not installed, or does not start.
+    pub async fn start_at(address: IpAddr) -> Self {
         let folder = test_environment();
         fs::create_dir_all(&folder).expect("target/test-env can be made");
         let folder =
             tempfile::Builder::new().prefix("own.").tempdir_in(folder).expect("a folder can be made");
         let ports: [u16; 5] = free_ports();
         let [port, admin_port, .., store_port] = ports;
-        let mut broker = rabbitmq(&folder.path().join("rabbitmq"), ports);
-        let mut store = mongodb(&folder.path().join("store"), store_port);
+        let mut broker = rabbitmq(&folder.path().join("rabbitmq"), address, ports);
+        let mut store = mongodb(&folder.path().join("store"), address, store_port);
         tokio::join!(broker.start(), store.start());
         let location = Location {
-            broker: format!("amqp://guest:guest@127.0.0.1:{port}/%2f"),
-            store: format!("mongodb://127.0.0.1:{store_port}/switchyard?replicaSet=secantus"),
-            admin: format!("http://guest:guest@127.0.0.1:{admin_port}"),
+            broker: format!("amqp://guest:guest@{address}:{port}/%2f"),
+            store: format!("mongodb://{address}:{store_port}/switchyard?replicaSet=secantus"),
+            admin: format!("http://guest:guest@{address}:{admin_port}"),
             vhost: "%2f".to_owned(),
         };
         Self { broker, store, location, _folder: folder }
@@ -87,8 +95,8 @@ fn guarded(server: impl AsRef<OsStr>) -> Command {
 enum Ready {
     /// It answers this request.
     Url(String),
-    /// It listens on this port.
-    Port(u16),
+    /// It listens there.
+    Address(SocketAddr),
 }
 
 /// One server, running or not.
@@ -125,7 +133,7 @@ impl Server {
 
     async fn serves(&self) -> bool {
         match &self.ready {
-            Ready::Port(port) => TcpStream::connect(("127.0.0.1", *port)).is_ok(),
+            Ready::Address(address) => TcpStream::connect(address).is_ok(),
             Ready::Url(url) => {
                 let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build();
                 let request =
@@ -231,7 +239,7 @@ fn carrying(mark: &str) -> impl Iterator<Item = u32> + '_ {
     })
 }
 
-fn rabbitmq(home: &Path, [port, admin_port, dist_port, epmd_port, _]: [u16; 5]) -> Server {
+fn rabbitmq(home: &Path, address: IpAddr, [port, admin_port, dist_port, epmd_port, _]: [u16; 5]) -> Server {
     assert!(Path::new(RABBITMQ).exists(), "{RABBITMQ} is missing; `tests/run faults` installs it");
     for folder in ["log", "mnesia", "config", "schema"] {
         fs::create_dir_all(home.join(folder)).expect("a folder can be made");
@@ -239,13 +247,13 @@ fn rabbitmq(home: &Path, [port, admin_port, dist_port, epmd_port, _]: [u16; 5]) 
     let write = |name: &str, text: &str| fs::write(home.join(name), text).expect("a file can be written");
     write("enabled_plugins", "[rabbitmq_management].\n");
     write("rabbitmq-env.conf", "");
-    // As in tests/lib/services.sh.
+    // As in tests/lib/services.sh. Who is not on loopback may be `guest` too: nobody else reaches the address.
     write(
         "rabbitmq.conf",
         &format!(
-            "listeners.tcp.default = 127.0.0.1:{port}\nmanagement.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {admin_port}\n\
+            "listeners.tcp.default = {address}:{port}\nmanagement.tcp.ip = {address}\nmanagement.tcp.port = {admin_port}\n\
              management_agent.disable_metrics_collector = true\nvm_memory_high_watermark.relative = 0.9\n\
-             disk_free_limit.absolute = 50MB\n"
+             disk_free_limit.absolute = 50MB\nloopback_users = none\n"
         ),
     );
     let home = home.to_owned();
@@ -257,7 +265,7 @@ fn rabbitmq(home: &Path, [port, admin_port, dist_port, epmd_port, _]: [u16; 5]) 
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
             .env("RABBITMQ_NODENAME", format!("switchyard-own-{port}@localhost"))
             .env("RABBITMQ_NODE_PORT", port.to_string())
-            .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
+            .env("RABBITMQ_NODE_IP_ADDRESS", address.to_string())
             .env("RABBITMQ_DIST_PORT", dist_port.to_string());
         for (variable, name) in [
             ("MNESIA_BASE", "mnesia"),
@@ -277,14 +285,14 @@ fn rabbitmq(home: &Path, [port, admin_port, dist_port, epmd_port, _]: [u16; 5]) 
         name: "RabbitMQ",
         command: Box::new(command),
         // The management plugin serves only once the broker behind it does.
-        ready: Ready::Url(format!("http://127.0.0.1:{admin_port}/api/overview")),
+        ready: Ready::Url(format!("http://{address}:{admin_port}/api/overview")),
         log: log(&format!("rabbitmq-{port}")),
         leader: None,
         stray: Some(format!("ERL_EPMD_PORT={epmd_port}")),
     }
 }
 
-fn mongodb(home: &Path, port: u16) -> Server {
+fn mongodb(home: &Path, address: IpAddr, port: u16) -> Server {
     let server = std::env::var_os(STORE_SERVER)
         .map_or_else(|| test_environment().join("venv/bin/secantusd-py"), PathBuf::from);
     assert!(
@@ -298,7 +306,7 @@ fn mongodb(home: &Path, port: u16) -> Server {
         let mut command = guarded(&server);
         command.env("HOME", &home).args([
             "--host",
-            "127.0.0.1",
+            &address.to_string(),
             "--port",
             &port.to_string(),
             "--storage-path",
@@ -310,7 +318,7 @@ fn mongodb(home: &Path, port: u16) -> Server {
     Server {
         name: "the MongoDB-wire server",
         command: Box::new(command),
-        ready: Ready::Port(port),
+        ready: Ready::Address(SocketAddr::new(address, port)),
         log: log(&format!("store-{port}")),
         leader: None,
         stray: None,

@@ -1,13 +1,21 @@
 //! The WebRTC side of a test client: generated tracks out, received packets counted.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use rtc::media_stream::MediaStreamTrack;
-use rtc::peer_connection::configuration::RTCOfferOptions;
-use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_OPUS, MIME_TYPE_RTX, MIME_TYPE_VP8};
+pub use rtc::peer_connection::configuration::RTCIceServer;
+use rtc::peer_connection::configuration::media_engine::{
+    MIME_TYPE_H264, MIME_TYPE_OPUS, MIME_TYPE_RTX, MIME_TYPE_VP8,
+};
+use rtc::peer_connection::configuration::{RTCConfigurationBuilder, RTCIceTransportPolicy, RTCOfferOptions};
+use rtc::rtp::header::{EXTENSION_PROFILE_ONE_BYTE, Extension};
 use rtc::rtp_transceiver::rtp_sender::{
-    RTCRtpCodec, RTCRtpCodecParameters, RTCRtpCodingParameters, RTCRtpEncodingParameters, RtpCodecKind,
+    RTCRtpCodec, RTCRtpCodecParameters, RTCRtpCodingParameters, RTCRtpEncodingParameters,
+    RTCRtpHeaderExtensionCapability, RtpCodecKind,
 };
 use rtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
 use serde_json::{Value, json};
@@ -24,11 +32,13 @@ use webrtc::peer_connection::{
 };
 use webrtc::rtp_transceiver::RtpTransceiver;
 
+use crate::channels::Channels;
 use crate::flow::Flow;
-use crate::media::{Generator, Kind, OPUS_PAYLOAD_TYPE, VP8_PAYLOAD_TYPE};
-use crate::sdp::{MediaSection, media_sections};
+use crate::media::{Generator, H264_PAYLOAD_TYPE, Kind, OPUS_PAYLOAD_TYPE, VP8_PAYLOAD_TYPE};
+use crate::sdp::{MediaSection, extension_id, media_sections};
 
 const RTX_PAYLOAD_TYPE: u8 = 97;
+const AUDIO_LEVEL: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
 
 /// Why something could not be done, in words; a test only ever prints it.
 pub type Failure = String;
@@ -102,6 +112,17 @@ pub struct Peer {
     counts: Counts,
     state: watch::Receiver<RTCPeerConnectionState>,
     sending: Mutex<Vec<Sending>>,
+    voice: Arc<Voice>,
+    /// What it sends of pictures, and what it knows besides VP8.
+    knows_h264: bool,
+}
+
+/// How loud the generated voice says it is (RFC 6464).
+struct Voice {
+    /// Under which id; 0 before it is offered.
+    id: AtomicU8,
+    /// dB below full scale.
+    level: AtomicU8,
 }
 
 fn codec(kind: Kind) -> RTCRtpCodec {
@@ -123,6 +144,17 @@ fn codec(kind: Kind) -> RTCRtpCodec {
     }
 }
 
+/// H.264 as browsers call it (RFC 6184): constrained baseline, several NAL units in a packet.
+fn h264() -> RTCRtpCodec {
+    RTCRtpCodec {
+        mime_type: MIME_TYPE_H264.to_owned(),
+        clock_rate: 90_000,
+        channels: 0,
+        sdp_fmtp_line: "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f".to_owned(),
+        rtcp_feedback: vec![],
+    }
+}
+
 fn codec_kind(kind: Kind) -> RtpCodecKind {
     match kind {
         Kind::Audio => RtpCodecKind::Audio,
@@ -130,8 +162,10 @@ fn codec_kind(kind: Kind) -> RtpCodecKind {
     }
 }
 
-fn media_engine() -> Result<MediaEngine, Failure> {
+fn media_engine(knows_h264: bool) -> Result<MediaEngine, Failure> {
     let mut engine = MediaEngine::default();
+    let level = RTCRtpHeaderExtensionCapability { uri: AUDIO_LEVEL.to_owned() };
+    engine.register_header_extension(level, RtpCodecKind::Audio, None).map_err(failure)?;
     let rtx = RTCRtpCodec {
         mime_type: MIME_TYPE_RTX.to_owned(),
         clock_rate: 90_000,
@@ -146,35 +180,56 @@ fn media_engine() -> Result<MediaEngine, Failure> {
     ] {
         engine.register_codec(RTCRtpCodecParameters { rtp_codec, payload_type }, kind).map_err(failure)?;
     }
+    if knows_h264 {
+        let parameters = RTCRtpCodecParameters { rtp_codec: h264(), payload_type: H264_PAYLOAD_TYPE };
+        engine.register_codec(parameters, RtpCodecKind::Video).map_err(failure)?;
+    }
     Ok(engine)
 }
 
 impl Peer {
     /// A connection on the loopback interface, and its candidates as they are found.
     pub async fn new() -> Result<(Self, mpsc::UnboundedReceiver<RTCIceCandidateInit>), Failure> {
-        Self::noting(Arc::default()).await
+        Self::noting(Ipv4Addr::LOCALHOST.into(), Arc::default(), false, None).await
     }
 
-    /// The same, noting every packet in `flow` too.
+    /// The same at another address of this machine, noting every packet in `flow` too. `knows_h264`: it offers H.264 after
+    /// VP8, and H.264 is what its cameras send. `turn`: it takes no other path than by this server.
     pub async fn noting(
+        address: IpAddr,
         flow: Arc<Flow>,
+        knows_h264: bool,
+        turn: Option<RTCIceServer>,
     ) -> Result<(Self, mpsc::UnboundedReceiver<RTCIceCandidateInit>), Failure> {
-        let mut engine = media_engine()?;
+        let mut engine = media_engine(knows_h264)?;
         let registry = register_default_interceptors(Registry::new(), &mut engine).map_err(failure)?;
         let (candidates, found) = mpsc::unbounded_channel();
         let (state, state_watch) = watch::channel(RTCPeerConnectionState::New);
         let counts = Counts::default();
+        let configuration = match turn {
+            Some(server) => RTCConfigurationBuilder::new()
+                .with_ice_servers(vec![server])
+                .with_ice_transport_policy(RTCIceTransportPolicy::Relay),
+            None => RTCConfigurationBuilder::new(),
+        };
         let connection = PeerConnectionBuilder::new()
+            .with_configuration(configuration.build())
             .with_media_engine(engine)
             .with_interceptor_registry(registry)
             .with_setting_engine(SettingEngineBuilder::new().with_include_loopback_candidate(true).build())
             .with_handler(Arc::new(Handler { counts: Arc::clone(&counts), flow, candidates, state }))
-            .with_udp_addrs(vec!["127.0.0.1:0"])
+            .with_udp_addrs(vec![SocketAddr::new(address, 0)])
             .build()
             .await
             .map_err(failure)?;
-        let peer =
-            Self { connection: Arc::new(connection), counts, state: state_watch, sending: Mutex::default() };
+        let peer = Self {
+            connection: Arc::new(connection),
+            counts,
+            state: state_watch,
+            sending: Mutex::default(),
+            voice: Arc::new(Voice { id: AtomicU8::new(0), level: AtomicU8::new(127) }),
+            knows_h264,
+        };
         Ok((peer, found))
     }
 
@@ -182,6 +237,7 @@ impl Peer {
     pub async fn add(&self, kind: Kind) -> Result<(), Failure> {
         let ssrc = Uuid::new_v4().as_fields().0;
         let label = Uuid::new_v4().to_string();
+        let is_h264 = self.knows_h264 && kind == Kind::Video;
         let track = Arc::new(TrackLocalStaticRTP::new(MediaStreamTrack::new(
             "generated".to_owned(),
             label.clone(),
@@ -189,7 +245,7 @@ impl Peer {
             codec_kind(kind),
             vec![RTCRtpEncodingParameters {
                 rtp_coding_parameters: RTCRtpCodingParameters { ssrc: Some(ssrc), ..Default::default() },
-                codec: codec(kind),
+                codec: if is_h264 { h264() } else { codec(kind) },
                 ..Default::default()
             }],
         )));
@@ -203,9 +259,32 @@ impl Peer {
             .add_transceiver_from_track(Arc::clone(&track) as Arc<dyn TrackLocal>, Some(init))
             .await
             .map_err(failure)?;
-        let writer = tokio::spawn(write(track, Generator::new(kind, ssrc), kind, self.state.clone()));
+        let generator = if is_h264 { Generator::h264(ssrc) } else { Generator::new(kind, ssrc) };
+        let voice = Arc::clone(&self.voice);
+        let writer = tokio::spawn(write(track, generator, kind, voice, self.state.clone()));
         self.sending().push(Sending { kind, label, transceiver, writer });
         Ok(())
+    }
+
+    /// How loud its generated voices say they are from now on: dB below full scale, 127 is silence, as in the beginning.
+    pub fn set_level(&self, level: u8) {
+        self.voice.level.store(level, Ordering::Relaxed);
+    }
+
+    /// Adds an m-line that only receives to the next offer.
+    pub async fn receive(&self, kind: Kind) -> Result<(), Failure> {
+        let init = RTCRtpTransceiverInit {
+            direction: RTCRtpTransceiverDirection::Recvonly,
+            streams: vec![],
+            send_encodings: vec![],
+        };
+        self.connection.add_transceiver_from_kind(codec_kind(kind), Some(init)).await.map_err(failure)?;
+        Ok(())
+    }
+
+    /// Opens both data channels; they are in the next offer.
+    pub async fn open_channels(&self) -> Result<Channels, Failure> {
+        Channels::open(&*self.connection).await
     }
 
     /// Stops sending tracks of this kind; the next offer unpublishes them.
@@ -233,6 +312,9 @@ impl Peer {
     pub async fn offer(&self, ice_restart: bool) -> Result<(RTCSessionDescription, Value), Failure> {
         let options = ice_restart.then_some(RTCOfferOptions { ice_restart: true });
         let offer = self.connection.create_offer(options).await.map_err(failure)?;
+        if let Some(id) = extension_id(&offer.sdp, AUDIO_LEVEL) {
+            self.voice.id.store(id, Ordering::Relaxed);
+        }
         let tracks: Vec<Value> = media_sections(&offer.sdp)
             .iter()
             .filter(|section| section.direction.starts_with("send"))
@@ -312,6 +394,7 @@ async fn write(
     track: Arc<TrackLocalStaticRTP>,
     mut generator: Generator,
     kind: Kind,
+    voice: Arc<Voice>,
     mut state: watch::Receiver<RTCPeerConnectionState>,
 ) {
     if state.wait_for(|state| *state == RTCPeerConnectionState::Connected).await.is_err() {
@@ -322,7 +405,15 @@ async fn write(
     loop {
         pace.tick().await;
         // Refused while the m-line is not negotiated: the packet is lost, as a real one would be.
-        let _ = track.write_rtp(generator.next_packet()).await;
+        let mut packet = generator.next_packet();
+        let id = voice.id.load(Ordering::Relaxed);
+        if kind == Kind::Audio && id > 0 {
+            let level = voice.level.load(Ordering::Relaxed);
+            packet.header.extension = true;
+            packet.header.extension_profile = EXTENSION_PROFILE_ONE_BYTE;
+            packet.header.extensions = vec![Extension { id, payload: Bytes::from(vec![level]) }];
+        }
+        let _ = track.write_rtp(packet).await;
     }
 }
 

@@ -4,8 +4,9 @@
 //! different API instances when there are several.
 
 use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -13,12 +14,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use webrtc::peer_connection::{RTCIceCandidateInit, RTCPeerConnectionState};
 
+use crate::channels::Channels;
 use crate::deployment::text;
 use crate::eventually::{eventually, patience};
 use crate::flow::Flow;
 use crate::http::{Http, Response, try_send};
 use crate::media::Kind;
-use crate::peer::{Failure, Peer};
+use crate::peer::{Failure, Peer, RTCIceServer};
 use crate::relay::{Relay, through_relay};
 
 /// What a join asks for.
@@ -30,8 +32,18 @@ pub struct JoinOptions {
     pub publish: Vec<Kind>,
     /// Where arriving packets are noted besides.
     pub flow: Arc<Flow>,
+    /// From where its media is sent.
+    pub address: IpAddr,
     /// The connection takes a path that can be cut; one that restarts ICE later takes the direct one.
     pub relayed: bool,
+    /// The connection goes by this TURN server or not at all.
+    pub turn: Option<RTCIceServer>,
+    /// With both data channels.
+    pub channels: bool,
+    /// It knows H.264 besides VP8, and its camera sends that.
+    pub h264: bool,
+    /// Further members of the join's body.
+    pub also: Value,
     /// What fails for want of an API instance, of broker or store is tried again; otherwise it is an error.
     pub patient: bool,
 }
@@ -43,7 +55,12 @@ impl JoinOptions {
             participant_id: None,
             publish: vec![Kind::Audio, Kind::Video],
             flow: Arc::default(),
+            address: Ipv4Addr::LOCALHOST.into(),
             relayed: false,
+            turn: None,
+            channels: false,
+            h264: false,
+            also: json!({}),
             patient: false,
         }
     }
@@ -68,11 +85,13 @@ struct Shared {
     patient: bool,
     http: Http,
     peer: Peer,
+    channels: Option<Channels>,
     path: String,
     session_id: String,
     participant_id: String,
     endpoint_id: String,
     destination: String,
+    epoch: i64,
     /// Completed negotiations. Held while one is under way, so that they come one after the other.
     revision: tokio::sync::Mutex<u64>,
     seen: Mutex<Seen>,
@@ -86,6 +105,9 @@ struct Seen {
     subscribed: Vec<Subscribed>,
     own_tracks: Vec<Value>,
     offers: usize,
+    /// Polls so far, and how the last one was answered.
+    polls: usize,
+    last_poll: String,
     /// With which code the events ended.
     ended: Option<String>,
     /// Whatever must not happen to a client that keeps to the rules.
@@ -97,6 +119,13 @@ pub struct PollingClient {
     shared: Arc<Shared>,
     pub token: String,
     tasks: Vec<JoinHandle<()>>,
+}
+
+impl Seen {
+    /// For failures: how reading the events goes.
+    fn polling(&self) -> String {
+        format!("{} polls, the last one gave {}", self.polls, self.last_poll)
+    }
 }
 
 impl Drop for PollingClient {
@@ -115,15 +144,22 @@ impl PollingClient {
         token: &str,
         options: JoinOptions,
     ) -> Result<Self, Failure> {
-        let (peer, candidates) = Peer::noting(Arc::clone(&options.flow)).await?;
+        let (peer, candidates) =
+            Peer::noting(options.address, Arc::clone(&options.flow), options.h264, options.turn.clone())
+                .await?;
         for kind in &options.publish {
             peer.add(*kind).await?;
         }
-        let mut body = json!({"name": options.name});
+        let channels = match options.channels {
+            true => Some(peer.open_channels().await?),
+            false => None,
+        };
+        let mut body = options.also.clone();
+        body["name"] = json!(options.name);
         if let Some(id) = &options.participant_id {
             body["participant_id"] = json!(id);
         }
-        let offer = if options.publish.is_empty() {
+        let offer = if options.publish.is_empty() && !options.channels {
             body["server_offers"] = json!(true);
             None
         } else {
@@ -156,11 +192,13 @@ impl PollingClient {
             patient: options.patient,
             http: http.with_token(&token),
             peer,
+            channels,
             path: format!("{path}/{participant_id}"),
             session_id: session_id.to_owned(),
             participant_id,
             endpoint_id: text(&joined["endpoint_id"]),
             destination: text(&joined["destination"]),
+            epoch: joined["epoch"].as_i64().ok_or("a join tells the session's epoch")?,
             revision: tokio::sync::Mutex::new(revision),
             seen: Mutex::new(Seen {
                 own_tracks: joined["tracks"].as_array().cloned().unwrap_or_default(),
@@ -184,6 +222,11 @@ impl PollingClient {
 
     pub fn destination(&self) -> &str {
         &self.shared.destination
+    }
+
+    /// The session's epoch when it joined: moves and interruptions of a later one are its own.
+    pub fn epoch(&self) -> i64 {
+        self.shared.epoch
     }
 
     pub fn session_id(&self) -> &str {
@@ -308,6 +351,19 @@ impl PollingClient {
         self.received(track_id).await - before
     }
 
+    /// Says something on one of its data channels, once that is open.
+    ///
+    /// # Panics
+    /// When it did not join with `channels`.
+    pub async fn say(&self, label: &str, message: &Value) {
+        self.shared.channels.as_ref().expect("it joined with channels").say(label, message).await;
+    }
+
+    /// What it heard on one of its data channels so far.
+    pub fn heard(&self, label: &str) -> Vec<Value> {
+        self.shared.channels.as_ref().map(|channels| channels.heard(label)).unwrap_or_default()
+    }
+
     /// Waits for an event of a type whose data satisfies the condition, and gives the data.
     pub async fn event(&self, kind: &str, condition: impl Fn(&Value) -> bool) -> Value {
         eventually(&format!("{} gets {kind}", self.participant_id()), || {
@@ -315,7 +371,8 @@ impl PollingClient {
             let found = found.ok_or_else(|| {
                 let kinds: Vec<String> =
                     self.events().iter().map(|event| event["type"].to_string()).collect();
-                format!("got {}; errors {:?}", kinds.join(" "), self.errors())
+                let polling = self.shared.seen().polling();
+                format!("got {}; {polling}; errors {:?}", kinds.join(" "), self.errors())
             });
             async move { found }
         })
@@ -381,6 +438,11 @@ impl PollingClient {
             }
         }
         Err("a hundred collisions in a row".to_owned())
+    }
+
+    /// How loud its voice says it is from now on: dB below full scale; 127 is silence, as in the beginning.
+    pub fn set_level(&self, level: u8) {
+        self.shared.peer.set_level(level);
     }
 
     /// Mutes or unmutes one of its tracks at the server. The generated media goes on: that the others get none is
@@ -520,8 +582,14 @@ async fn read_events(shared: Arc<Shared>) {
         if let Some(cursor) = &cursor {
             path.push_str(&format!("&cursor={cursor}"));
         }
+        let asked = Instant::now();
         let reply = match try_send(shared.http.request(Method::GET, &path)).await {
-            Ok(reply) => reply,
+            Ok(reply) => {
+                let mut seen = shared.seen();
+                seen.polls += 1;
+                seen.last_poll = format!("{reply:?} after {:?}", asked.elapsed());
+                reply
+            }
             Err(error) => {
                 if !shared.patient {
                     shared.wrong(format!("a poll failed: {error}"));
@@ -537,7 +605,7 @@ async fn read_events(shared: Arc<Shared>) {
                 continue;
             }
             // Left, removed or closed, or replaced by a later join.
-            404 | 410 => {
+            _ if matches!(reply.status, 404 | 410) || reply.code() == "token_revoked" => {
                 shared.seen().ended = Some(reply.code().to_owned());
                 return;
             }

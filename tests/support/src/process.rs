@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -12,10 +12,16 @@ use crate::eventually::patience;
 
 /// The line with which a process says where its API is.
 const LISTENING: &str = "switchyard: listening on ";
+/// The line with which a process says where its port for operators is.
+const ADMIN: &str = "switchyard: admin on ";
 /// The line with which a worker says where its media is.
 const WORKER: &str = "switchyard: worker ";
 
 static STARTED: AtomicUsize = AtomicUsize::new(0);
+
+/// Settings of an all-in-one process whose ports are free ones of the loopback interface.
+pub const ON_LOOPBACK: [&str; 6] =
+    ["--listen", "127.0.0.1:0", "--media-address", "127.0.0.1", "--media-port", "0"];
 
 /// The path of the binary under test: `SWITCHYARD_BIN`, or what cargo built beside this test.
 pub fn binary() -> PathBuf {
@@ -33,9 +39,13 @@ pub fn binary() -> PathBuf {
 
 /// A command for the binary that takes no setting from the environment of the test run.
 pub fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(binary());
+    command_of(&binary(), arguments)
+}
+
+fn command_of(program: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("SWITCHYARD_") {
+        if ["SWITCHYARD_", "OTEL_"].iter().any(|ours| name.to_string_lossy().starts_with(ours)) {
             command.env_remove(name);
         }
     }
@@ -106,13 +116,23 @@ pub struct Process {
 impl Process {
     /// Starts the binary. `name` tells its log from others.
     pub fn start(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::start_program(&binary(), name, arguments, environment)
+    }
+
+    /// The same with another program than the one under test, such as an earlier version of it.
+    pub fn start_program(
+        program: &Path,
+        name: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let folder = log_folder();
         fs::create_dir_all(&folder).expect("target/test-logs can be made");
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let name = format!("{}-{}-{number}-{name}", test_name(), std::process::id());
         let log = folder.join(format!("{name}.log"));
         let mut file = File::create(&log).expect("a log can be written");
-        let mut command = command(arguments);
+        let mut command = command_of(program, arguments);
         command
             .envs(environment.iter().copied())
             .stdout(Stdio::piped())
@@ -164,6 +184,18 @@ impl Process {
         self.line(LISTENING).trim_end_matches('/').to_owned()
     }
 
+    /// The base URL of its port for operators, which it was told to open.
+    pub fn admin(&mut self) -> String {
+        self.line(ADMIN).to_owned()
+    }
+
+    /// Where the media of its worker is.
+    pub fn media(&mut self) -> std::net::SocketAddr {
+        let line = self.line(WORKER);
+        let address = line.rsplit(' ').next().expect("the line ends with an address");
+        address.parse().expect("one address, on loopback")
+    }
+
     /// The id of its worker.
     pub fn worker(&mut self) -> String {
         let line = self.line(WORKER);
@@ -177,6 +209,11 @@ impl Process {
     /// What it wrote so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Where it writes.
+    pub fn log_path(&self) -> &std::path::Path {
+        &self.log
     }
 
     pub fn running(&mut self) -> bool {
@@ -231,6 +268,14 @@ impl Process {
     /// When it is not there.
     pub fn resume(&self) {
         self.signal("CONT");
+    }
+
+    /// Sends it SIGHUP.
+    ///
+    /// # Panics
+    /// When it is not there.
+    pub fn hang_up(&self) {
+        self.signal("HUP");
     }
 
     fn signal(&self, name: &str) {

@@ -50,6 +50,14 @@ pub fn media_sections(sdp: &str) -> Vec<MediaSection> {
     sections
 }
 
+/// Under which id a header extension is offered (RFC 8285).
+pub fn extension_id(sdp: &str, uri: &str) -> Option<u8> {
+    sdp.lines().find_map(|line| {
+        let (id, found) = line.trim_end().strip_prefix("a=extmap:")?.split_once(' ')?;
+        (found == uri).then(|| id.split('/').next()?.parse().ok())?
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,7 +8,7 @@ const OPEN_TIMEOUT_MS = 4000;
 const ACK_DELAY_MS = 50;
 
 /** @type {Record<number, import('./transport.js').EndReason>} */
-const CLOSE_CODES = { 4000: 'taken_over', 4001: 'gone', 4002: 'unauthorized', 4003: 'gone' };
+const CLOSE_CODES = { 4000: 'taken_over', 4001: 'gone', 4002: 'unauthorized', 4003: 'gone', 4004: 'unauthorized' };
 
 /** @type {import('./transport.js').Transport} */
 export function webSocket({ api, inbox, signal, opened }) {

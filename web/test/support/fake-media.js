@@ -37,6 +37,39 @@ class FakeTransceiver {
   }
 }
 
+export class FakeDataChannel extends EventTarget {
+  readyState = 'connecting';
+  bufferedAmount = 0;
+  /** Frames that went out. */
+  sent = [];
+
+  constructor(label, options) {
+    super();
+    this.label = label;
+    this.options = options;
+  }
+
+  send(frame) {
+    this.sent.push(frame);
+  }
+
+  open() {
+    this.readyState = 'open';
+    this.dispatchEvent(new Event('open'));
+  }
+
+  /** The server says something. */
+  receive(frame) {
+    this.dispatchEvent(new MessageEvent('message', { data: typeof frame === 'object' && !(frame instanceof ArrayBuffer) ? JSON.stringify(frame) : frame }));
+  }
+
+  close() {
+    if (this.readyState === 'closed') return;
+    this.readyState = 'closed';
+    this.dispatchEvent(new Event('close'));
+  }
+}
+
 export class FakePeerConnection extends EventTarget {
   /** All that were made, in order. @type {FakePeerConnection[]} */
   static made = [];
@@ -46,6 +79,9 @@ export class FakePeerConnection extends EventTarget {
   remoteDescription = null;
   currentRemoteDescription = null;
   iceRestarts = 0;
+  /** Of both labels, in the order in which they were made. @type {FakeDataChannel[]} */
+  channels = [];
+  sctp = { state: 'connected', transport: null };
   #transceivers = [];
   #configuration;
 
@@ -67,10 +103,22 @@ export class FakePeerConnection extends EventTarget {
     return this.#transceivers;
   }
 
-  addTransceiver(track, { direction }) {
+  addTransceiver(track, { direction, sendEncodings = [] }) {
     const transceiver = new FakeTransceiver(track.kind, track, direction);
+    transceiver.sendEncodings = sendEncodings;
     this.#transceivers.push(transceiver);
     return transceiver;
+  }
+
+  createDataChannel(label, options) {
+    const channel = new FakeDataChannel(label, options);
+    this.channels.push(channel);
+    return channel;
+  }
+
+  /** The newest of this label. */
+  channel(label) {
+    return this.channels.findLast((channel) => channel.label === label);
   }
 
   restartIce() {
@@ -95,6 +143,14 @@ export class FakePeerConnection extends EventTarget {
       report.set(`I${mid}`, { type: 'inbound-rtp', mid, kind: receiver.track.kind, ...received });
     }
     return report;
+  }
+
+  async createOffer() {
+    return { type: 'offer', sdp: '' };
+  }
+
+  async createAnswer() {
+    return { type: 'answer', sdp: '' };
   }
 
   async setLocalDescription(description) {
@@ -131,6 +187,7 @@ export class FakePeerConnection extends EventTarget {
   /** What a test does in place of ICE and DTLS. */
   become(state) {
     this.connectionState = state;
+    if (state === 'connected') for (const channel of this.channels) if (channel.readyState === 'connecting') channel.open();
     this.dispatchEvent(new Event('connectionstatechange'));
   }
 

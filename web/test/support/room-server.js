@@ -6,8 +6,8 @@
 import http from 'node:http';
 
 export class RoomServer {
-  /** Bodies by route: `join`, `offer`, `answer`, `candidates`, `mute`, `leave`. */
-  calls = { join: [], offer: [], answer: [], candidates: [], mute: [], leave: [] };
+  /** Bodies by route: `join`, `offer`, `answer`, `candidates`, `mute`, `leave`, `stats`, `rating`, `ice-servers`. */
+  calls = { join: [], offer: [], answer: [], candidates: [], mute: [], leave: [], stats: [], rating: [], 'ice-servers': [] };
   /** Refusals to come, by route: `[{status, code}]`, used up one by one. */
   refusals = {};
   /** A promise that the next replies to joins wait for. */
@@ -89,7 +89,8 @@ export class RoomServer {
       await this.#poll(url, response);
       return;
     }
-    this.calls[route].push({ ...body, path: url.pathname, token: request.headers.authorization });
+    const query = Object.fromEntries(url.searchParams);
+    this.calls[route].push({ ...body, ...query, path: url.pathname, token: request.headers.authorization });
     const { others } = this; // as things stand now, however late the reply is
     if (route === 'join' && !this.#queues.has(body.endpoint_id)) {
       this.endpoints.push(body.endpoint_id);
@@ -129,6 +130,10 @@ export class RoomServer {
     } else if (route === 'offer') {
       this.revision += 1;
       reply(response, 200, { sdp: '', revision: this.revision, tracks: tracksOf(body) });
+    } else if (route === 'ice-servers') {
+      reply(response, 200, { ice_servers: this.iceServers });
+    } else if (route === 'stats') {
+      reply(response, 200, { state: 'connected', transport: {}, published: [], subscribed: [] });
     } else if (route === 'mute') {
       reply(response, 200, { id: 'trk', muted: body.muted });
     } else {

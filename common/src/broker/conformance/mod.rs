@@ -66,6 +66,7 @@ macro_rules! broker_conformance {
             a_queue_or_exchange_that_does_not_exist_is_unroutable
             concurrent_senders_each_get_their_own_answer
             declaring_again_does_nothing_and_otherwise_is_a_conflict
+            what_waits_can_be_counted
         );
         $crate::broker_conformance!(@in settling: $subject;
             an_acknowledged_message_is_gone

@@ -22,7 +22,7 @@ pub async fn a_message_arrives_as_it_was_sent(subject: Subject) {
     let mut inbox = open(&*broker, &queue, 10).await;
     for message in sent {
         let delivery = next(&mut inbox).await;
-        assert_eq!(delivery.message, message);
+        assert_eq!(*delivery.message, message);
         assert!(!delivery.redelivered);
         assert_eq!(delivery.attempt, 1);
         delivery.acknowledge().await.unwrap();
@@ -48,7 +48,7 @@ pub async fn a_large_body_arrives_whole(subject: Subject) {
     broker.send(Destination::Queue(&queue), large.clone()).await.unwrap();
     let mut inbox = open(&*broker, &queue, 1).await;
     let delivery = next(&mut inbox).await;
-    assert!(delivery.message == large, "the body changed on the way");
+    assert!(*delivery.message == large, "the body changed on the way");
     delivery.acknowledge().await.unwrap();
     broker.delete_queue(&queue).await.unwrap();
 }
@@ -225,4 +225,19 @@ pub async fn declaring_again_does_nothing_and_otherwise_is_a_conflict(subject: S
         expect_in_order(&mut inbox, &["1"]).await;
         expect_drained(&*second, &spec.name, inbox).await;
     }
+}
+
+pub async fn what_waits_can_be_counted(subject: Subject) {
+    let broker = subject.connection().await;
+    let queue = declared(&*broker, plain_queue()).await;
+    assert_eq!(broker.waiting(&queue).await.unwrap(), 0);
+    send_all(&*broker, &queue, &["1", "2", "3"]).await;
+    eventually("three wait", async || broker.waiting(&queue).await.unwrap() == 3).await;
+    let mut inbox = open(&*broker, &queue, 1).await;
+    let first = next(&mut inbox).await;
+    eventually("one is out", async || broker.waiting(&queue).await.unwrap() == 2).await;
+    first.acknowledge().await.unwrap();
+    assert_eq!(refused(broker.waiting(&unique("nothing")).await), BrokerErrorKind::Unroutable);
+    // A look at what is not there costs nothing else.
+    broker.delete_queue(&queue).await.unwrap();
 }

@@ -260,6 +260,13 @@ impl Hub {
         }
     }
 
+    pub(super) fn waiting(&mut self, now: Instant, name: &str) -> BrokerResult<u64> {
+        self.remove_expired(now);
+        let queue = self.queues.get_mut(name).ok_or_else(no_such_queue)?;
+        queue.drop_expired(now);
+        Ok(queue.ready.len() as u64)
+    }
+
     pub(super) fn open_inbox(
         &mut self,
         now: Instant,

@@ -148,7 +148,7 @@ async fn declare_one_again(live: &Live, spec: &QueueSpec, exchanges: &[String]) 
 
 pub(super) async fn declare_queue(live: &Live, spec: &QueueSpec) -> BrokerResult<()> {
     let (options, arguments) = queue_arguments(spec);
-    let channel = live.control.lease(&live.connection).await?;
+    let channel = live.control.lease(live).await?;
     channel
         .queue_declare(spec.name.as_str().into(), options, arguments)
         .await
@@ -157,9 +157,21 @@ pub(super) async fn declare_queue(live: &Live, spec: &QueueSpec) -> BrokerResult
     Ok(())
 }
 
+/// Asks by a declaration that makes nothing. One that finds no queue costs its channel, which then is not given back.
+pub(super) async fn waiting(live: &Live, name: &str) -> BrokerResult<u64> {
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let channel = live.control.lease(live).await?;
+    let queue = channel
+        .queue_declare(name.into(), options, FieldTable::default())
+        .await
+        .map_err(|error| from_lapin("look at a queue", error))?;
+    channel.give_back();
+    Ok(queue.message_count().into())
+}
+
 pub(super) async fn declare_exchange(live: &Live, name: &str) -> BrokerResult<()> {
     let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-    let channel = live.control.lease(&live.connection).await?;
+    let channel = live.control.lease(live).await?;
     channel
         .exchange_declare(name.into(), ExchangeKind::Fanout, options, FieldTable::default())
         .await
@@ -169,7 +181,7 @@ pub(super) async fn declare_exchange(live: &Live, name: &str) -> BrokerResult<()
 }
 
 pub(super) async fn bind(live: &Live, queue: &str, exchange: &str) -> BrokerResult<()> {
-    let channel = live.control.lease(&live.connection).await?;
+    let channel = live.control.lease(live).await?;
     channel
         .queue_bind(
             queue.into(),
@@ -185,7 +197,7 @@ pub(super) async fn bind(live: &Live, queue: &str, exchange: &str) -> BrokerResu
 }
 
 pub(super) async fn delete_queue(live: &Live, name: &str) -> BrokerResult<()> {
-    let channel = live.control.lease(&live.connection).await?;
+    let channel = live.control.lease(live).await?;
     channel
         .queue_delete(name.into(), QueueDeleteOptions::default())
         .await
@@ -195,7 +207,7 @@ pub(super) async fn delete_queue(live: &Live, name: &str) -> BrokerResult<()> {
 }
 
 pub(super) async fn delete_exchange(live: &Live, name: &str) -> BrokerResult<()> {
-    let channel = live.control.lease(&live.connection).await?;
+    let channel = live.control.lease(live).await?;
     channel
         .exchange_delete(name.into(), ExchangeDeleteOptions::default())
         .await

@@ -49,6 +49,7 @@ enum State {
 struct Open {
     /// Which connection it is on.
     generation: u64,
+    live: Arc<Live>,
     channel: Channel,
     consumer: Consumer,
     reader: Arc<Reader>,
@@ -160,10 +161,7 @@ async fn consume(
     queue: &str,
     options: InboxOptions,
 ) -> BrokerResult<Box<Open>> {
-    let channel = bounded(async {
-        live.connection.create_channel().await.map_err(|error| from_lapin("open a channel", error))
-    })
-    .await?;
+    let channel = bounded(live.open_channel()).await?;
     let consumer = bounded(async {
         channel
             .basic_qos(options.prefetch.max(1), BasicQosOptions::default())
@@ -181,12 +179,14 @@ async fn consume(
         Err(error) => {
             // The answer may still be on its way.
             close(&channel).await;
+            live.channels.spoil();
             return Err(error);
         }
     };
     let reader = Reader::new(shared.clone(), queue, options.exclusive);
     Ok(Box::new(Open {
         generation: live.generation,
+        live: live.clone(),
         channel,
         consumer,
         reader,
@@ -204,7 +204,9 @@ async fn close(channel: &Channel) {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        if self.channel.status().connected() {
+        if !self.channel.status().connected() {
+            self.live.channels.spoil();
+        } else {
             let (channel, consumer) = (self.channel.clone(), self.consumer.clone());
             self.runtime.spawn(async move {
                 close(&channel).await;

@@ -7,11 +7,12 @@ use std::ops::Deref;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use lapin::Channel;
 use lapin::options::ConfirmSelectOptions;
-use lapin::{Channel, Connection};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::error::{from_lapin, unavailable};
+use super::link::Live;
 use super::lock;
 use crate::broker::BrokerResult;
 
@@ -39,15 +40,15 @@ impl Pool {
         }
     }
 
-    pub(super) async fn lease(&self, connection: &Connection) -> BrokerResult<Lease<'_>> {
+    /// `live`: the connection whose pool this is.
+    pub(super) async fn lease<'a>(&'a self, live: &'a Live) -> BrokerResult<Lease<'a>> {
         let permit = self.permits.acquire().await.map_err(|_| unavailable("the connection was closed"))?;
         while let Some((channel, calls)) = { lock(&self.idle).pop() } {
             if channel.status().connected() {
-                return Ok(Lease { pool: self, channel, calls, _permit: permit });
+                return Ok(Lease { pool: self, live, channel, calls, _permit: permit });
             }
         }
-        let channel =
-            connection.create_channel().await.map_err(|error| from_lapin("open a channel", error))?;
+        let channel = live.open_channel().await?;
         if self.confirming {
             channel
                 .confirm_select(ConfirmSelectOptions::default())
@@ -55,7 +56,7 @@ impl Pool {
                 .map_err(|error| from_lapin("ask for confirms", error))?;
         }
         self.opened.fetch_add(1, Ordering::Relaxed);
-        Ok(Lease { pool: self, channel, calls: 0, _permit: permit })
+        Ok(Lease { pool: self, live, channel, calls: 0, _permit: permit })
     }
 
     /// Channels opened so far; tests look at whether they are used again.
@@ -68,6 +69,7 @@ impl Pool {
 /// The use of one channel by one call.
 pub(super) struct Lease<'a> {
     pool: &'a Pool,
+    live: &'a Live,
     channel: Channel,
     calls: u32,
     _permit: SemaphorePermit<'a>,
@@ -78,7 +80,15 @@ impl Lease<'_> {
     pub(super) fn give_back(self) {
         let calls = self.calls + 1;
         if self.pool.confirming || calls < CALLS_PER_CONTROL_CHANNEL {
-            lock(&self.pool.idle).push((self.channel, calls));
+            lock(&self.pool.idle).push((self.channel.clone(), calls));
+        }
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        if !self.channel.status().connected() {
+            self.live.channels.spoil();
         }
     }
 }

@@ -8,19 +8,23 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use lapin::uri::AMQPUri;
-use lapin::{Connection, ConnectionProperties, Event};
+use lapin::{Channel, Connection, ConnectionProperties, Event};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::bounded;
+use super::channels::Channels;
 use super::error::{from_lapin, unavailable};
 use super::lease::Pool;
+use super::{CALL_TIMEOUT, bounded};
 use crate::broker::metrics::Back;
 use crate::broker::{BrokerError, BrokerErrorKind, BrokerResult};
 
 /// Seconds between signs of life; RabbitMQ and we give a silent connection up after about twice that. As long as it does
 /// not, a process that hangs is still given its share of what others wait for, so this is short.
 const HEARTBEAT_SECONDS: u16 = 5;
+/// The largest frame, in bytes, unless the URL names one. lapin holds 64 of them for each connection, which would be 8 MiB
+/// with RabbitMQ's own 128 KiB; what is larger goes in several.
+const FRAME_BYTES: u32 = 32 * 1024;
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 /// lapin reports every loss as an event; this bounds how long one would go unnoticed if it ever did not.
@@ -33,6 +37,7 @@ pub(super) struct Live {
     /// Another one for each connection of this process.
     pub(super) generation: u64,
     pub(super) connection: Connection,
+    pub(super) channels: Channels,
     /// For declaring, binding and deleting.
     pub(super) control: Pool,
     /// For sending.
@@ -54,11 +59,16 @@ impl Live {
             Ok(Arc::new(Self {
                 generation,
                 connection,
+                channels: Channels::default(),
                 control: Pool::new(false),
                 confirming: Pool::new(true),
             }))
         })
         .await
+    }
+
+    pub(super) async fn open_channel(&self) -> BrokerResult<Channel> {
+        self.channels.open(&self.connection).await
     }
 
     /// Returns when the connection is no more.
@@ -94,6 +104,8 @@ pub(super) struct Link {
     name: &'static str,
     uri: AMQPUri,
     live: watch::Sender<Option<Arc<Live>>>,
+    /// Carries calls only, no inboxes and no exclusive queues: those belong to their connection, which is not replaced.
+    renews: bool,
     /// Places taken by inboxes.
     inboxes: AtomicUsize,
     closed: CancellationToken,
@@ -105,6 +117,7 @@ impl Link {
     pub(super) async fn open(
         name: &'static str,
         uri: AMQPUri,
+        renews: bool,
         closed: CancellationToken,
     ) -> BrokerResult<(Arc<Self>, Arc<Live>)> {
         let first = Live::dial(name, &uri).await?;
@@ -112,6 +125,7 @@ impl Link {
             name,
             uri,
             live: watch::Sender::new(Some(first.clone())),
+            renews,
             inboxes: AtomicUsize::new(0),
             closed,
             ended: CancellationToken::new(),
@@ -145,6 +159,20 @@ impl Link {
         }
     }
 
+    /// Whether the connection should take nothing new; see [`Channels::is_worn`].
+    pub(super) fn is_worn(&self) -> bool {
+        self.live.borrow().as_ref().is_some_and(|live| live.channels.is_worn())
+    }
+
+    /// Ends the link if it is worn and nobody has a place on it any more. Returns whether it did.
+    pub(super) fn retire(&self) -> bool {
+        let retires = self.is_worn() && self.inboxes.load(Ordering::Relaxed) == 0;
+        if retires {
+            self.closed.cancel();
+        }
+        retires
+    }
+
     /// Takes a place for one more inbox on this connection, unless `limit` are taken.
     pub(super) fn reserve(self: &Arc<Self>, limit: usize) -> Option<Place> {
         self.inboxes
@@ -153,12 +181,12 @@ impl Link {
             .then(|| Place { link: self.clone() })
     }
 
-    /// Waits until the connection has been closed after `closed` was cancelled.
+    /// Waits until the connection has been closed after the link was.
     pub(super) async fn ended(&self) {
         self.ended.cancelled().await;
     }
 
-    /// Runs until the broker is closed. `prepare` gets each new connection before anyone else does; when it fails
+    /// Runs until the link is closed. `prepare` gets each new connection before anyone else does; when it fails
     /// the connection is given up and the next attempt made.
     pub(super) async fn supervise<F>(
         self: Arc<Self>,
@@ -170,8 +198,13 @@ impl Link {
         let mut live = first;
         loop {
             let lost = tokio::select! {
-                () = live.lost() => true,
+                biased;
                 () = self.closed.cancelled() => false,
+                () = live.lost() => true,
+                renewed = self.renew(&live) => {
+                    live = renewed;
+                    continue;
+                }
             };
             self.live.send_replace(None);
             if !lost {
@@ -189,6 +222,35 @@ impl Link {
             self.live.send_replace(Some(live.clone()));
         }
         self.ended.cancel();
+    }
+
+    /// Waits until a connection that carries calls only is worn, and puts a new one in its place. There is always one of the
+    /// two; calls on the old one are finished there.
+    async fn renew(&self, live: &Arc<Live>) -> Arc<Live> {
+        if !self.renews {
+            return std::future::pending().await;
+        }
+        live.channels.worn().await;
+        let mut delay = FIRST_RETRY;
+        loop {
+            match Live::dial(self.name, &self.uri).await {
+                Ok(renewed) => {
+                    tracing::info!(link = self.name, "a worn connection to RabbitMQ was replaced");
+                    self.live.send_replace(Some(renewed.clone()));
+                    let old = live.clone();
+                    tokio::spawn(async move {
+                        tokio::time::sleep(2 * CALL_TIMEOUT).await;
+                        old.close().await;
+                    });
+                    return renewed;
+                }
+                Err(error) => {
+                    tracing::info!(link = self.name, %error, "a worn connection to RabbitMQ goes on")
+                }
+            }
+            tokio::time::sleep(jittered(delay)).await;
+            delay = (delay * 2).min(LAST_RETRY);
+        }
     }
 
     async fn reconnect<F>(&self, prepare: &impl Fn(Arc<Live>) -> F) -> Option<Arc<Live>>
@@ -248,7 +310,7 @@ pub(super) fn jittered(delay: Duration) -> Duration {
     delay.mul_f64(rand::random_range(0.5..=1.0))
 }
 
-/// A URL as lapin wants it, with our heartbeat unless it names one.
+/// A URL as lapin wants it, with our heartbeat and frame size unless it names them.
 ///
 /// # Errors
 /// `Internal`. The text does not repeat the URL, which may carry a password.
@@ -268,6 +330,7 @@ pub(super) fn parse(url: &str) -> BrokerResult<AMQPUri> {
         uri.authority.host = address.to_string();
     }
     uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
+    uri.query.frame_max.get_or_insert(FRAME_BYTES);
     Ok(uri)
 }
 
@@ -298,9 +361,11 @@ mod tests {
     }
 
     #[test]
-    fn the_heartbeat_is_ours_unless_the_url_names_one() {
+    fn heartbeat_and_frame_size_are_ours_unless_the_url_names_them() {
         assert_eq!(parse("amqp://h").unwrap().query.heartbeat, Some(HEARTBEAT_SECONDS));
         assert_eq!(parse("amqp://h?heartbeat=3").unwrap().query.heartbeat, Some(3));
+        assert_eq!(parse("amqp://h").unwrap().query.frame_max, Some(FRAME_BYTES));
+        assert_eq!(parse("amqp://h?frame_max=9000").unwrap().query.frame_max, Some(9000));
     }
 
     #[test]

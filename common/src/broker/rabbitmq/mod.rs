@@ -1,27 +1,31 @@
 //! The broker over RabbitMQ (AMQP 0-9-1), with the promises of [`super`].
 //!
 //! ```text
-//!  RabbitBroker ── sending link ──▶ connection ── pool of confirming channels ── send
-//!        │
-//!        └──────── receiving link ─▶ connection ── pool of control channels ──── declare, bind, delete
-//!                  (one or more)                └─ one channel per inbox ─────── deliver, settle
+//!  RabbitBroker ─┬─ sending link ──▶ connection ─┬ pool of confirming channels ── send
+//!                │  (renewed when worn)          └ pool of control channels ───── declare, bind, delete
+//!                ├─ receiving link ─▶ connection ── the same for exclusive queues, and their inboxes
+//!                └─ more links ────▶ connections ── one channel per other inbox ── deliver, settle
 //! ```
 //!
 //! | file | is |
 //! |---|---|
 //! | `link.rs` | one supervised connection: opens it, notices its loss, reconnects with back-off |
+//! | `channels.rs` | the channels of one connection, past the ids that are spoilt |
 //! | `lease.rs` | channels that are lent to one call at a time |
 //! | `sender.rs` | one message out, confirmed |
 //! | `declared.rs` | what this process declared, to declare it again; arguments of queues |
 //! | `inbox.rs` | a standing reader that outlives connections |
+//! | `messages.rs` | one copy of what comes from several queues |
 //! | `settle.rs` | what happens to a delivery, and how deliveries are counted |
 //! | `error.rs` | lapin's errors as ours |
 //!
 //! Decisions, with their reasons:
 //! - **Reconnecting is ours, not lapin's.** What is re-declared, which errors are final, and what an inbox does
 //!   when its queue is gone are promises of this module, and recovery inside the library hides them.
-//! - **Two connections**, because RabbitMQ stops reading from connections that send while it is short of memory
-//!   or disk: deliveries and acknowledgements go on then.
+//! - **Several connections.** RabbitMQ stops reading from connections that send while it is short of memory
+//!   or disk: deliveries and acknowledgements go on then. And whatever RabbitMQ refuses by closing a channel spoils a
+//!   channel of the connection (`channels.rs`): all that may be refused runs on connections that can be replaced, exclusive
+//!   queues, which end with their connection, on one where nothing is.
 //! - **One message at a time per channel.** A returned message and its confirm carry nothing that ties them to
 //!   each other; with one in flight there is nothing to tie. Concurrent senders use different channels of the
 //!   pool, so they do not wait for each other's round trip.
@@ -36,7 +40,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use lapin::types::FieldTable;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -44,18 +48,22 @@ use self::declared::Declared;
 use self::error::unavailable;
 use self::inbox::RabbitInbox;
 use self::link::{Link, Live, Place};
+use self::messages::Messages;
 use super::metrics::Back;
 use super::topology::{DEAD_LETTERS, dead_letters_queue};
 use super::{
-    Broker, BrokerErrorKind, BrokerResult, Destination, Inbox, InboxOptions, Message, QueueSpec,
+    Broker, BrokerErrorKind, BrokerResult, Destination, Inbox, InboxOptions, Message, QueueKind, QueueSpec,
     check_message, check_name,
 };
 
+mod channels;
 mod declared;
 mod error;
+pub mod examine;
 mod inbox;
 mod lease;
 mod link;
+mod messages;
 mod sender;
 mod settle;
 #[cfg(test)]
@@ -63,8 +71,9 @@ mod tests;
 
 /// No call waits longer than this for RabbitMQ; then it is `Unavailable`.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-/// Inboxes on one connection. RabbitMQ allows 2,047 channels; beyond this the next inbox opens another connection.
-const INBOXES_PER_CONNECTION: usize = 1_500;
+/// Inboxes on one connection. RabbitMQ allows 2,047 channels, of which some may be spoilt; beyond this the next inbox opens
+/// another connection.
+const INBOXES_PER_CONNECTION: usize = 1_400;
 
 /// A process's connections to RabbitMQ. Dropping it closes them.
 pub struct RabbitBroker {
@@ -74,12 +83,18 @@ pub struct RabbitBroker {
 /// What inboxes and deliveries keep of the broker.
 struct Shared {
     sending: Arc<Link>,
-    /// Holds this process's exclusive queues; the first of the receiving links.
+    /// Holds this process's exclusive queues and their inboxes.
     receiving: Arc<Link>,
-    /// Further receiving links, opened when there are too many inboxes for one connection.
-    more: tokio::sync::Mutex<Vec<Arc<Link>>>,
+    /// The links of the other inboxes: another one is opened when those that there are have no room, or are worn.
+    more: Mutex<Vec<Arc<Link>>>,
+    /// One is being opened.
+    opening: tokio::sync::Mutex<()>,
+    /// One of them was lost, or is back, or there is one more or less.
+    more_changed: Notify,
     inboxes_per_connection: usize,
     declared: Arc<Mutex<Declared>>,
+    /// What exclusive inboxes have out.
+    messages: Messages,
     connected: watch::Sender<bool>,
     closed: CancellationToken,
     runtime: tokio::runtime::Handle,
@@ -100,15 +115,18 @@ impl RabbitBroker {
         let uri = link::parse(url)?;
         let closed = CancellationToken::new();
         let ((sending, first_sending), (receiving, first_receiving)) = tokio::try_join!(
-            Link::open("sending", uri.clone(), closed.clone()),
-            Link::open("receiving", uri, closed.clone()),
+            Link::open("sending", uri.clone(), true, closed.clone()),
+            Link::open("receiving", uri, false, closed.clone()),
         )?;
         let shared = Arc::new(Shared {
             sending,
             receiving,
-            more: tokio::sync::Mutex::new(Vec::new()),
+            more: Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
+            more_changed: Notify::new(),
             inboxes_per_connection,
             declared: Arc::new(Mutex::new(Declared::default())),
+            messages: Messages::default(),
             connected: watch::Sender::new(true),
             closed,
             runtime: tokio::runtime::Handle::current(),
@@ -124,22 +142,32 @@ impl RabbitBroker {
     /// with room, else on a new one.
     async fn place_for_inbox(&self, queue: &str) -> BrokerResult<Place> {
         let shared = &self.shared;
-        let limit = if lock(&shared.declared).is_exclusive(queue) {
-            usize::MAX
-        } else {
-            shared.inboxes_per_connection
-        };
-        if let Some(place) = shared.receiving.reserve(limit) {
+        let no_room = || unavailable("no room for another inbox");
+        if lock(&shared.declared).is_exclusive(queue) {
+            return shared.receiving.reserve(usize::MAX).ok_or_else(no_room);
+        }
+        if let Some(place) = shared.reserve_more() {
             return Ok(place);
         }
-        let mut more = shared.more.lock().await;
-        if let Some(place) = more.iter().find_map(|link| link.reserve(limit)) {
+        let _opening = shared.opening.lock().await;
+        // Somebody else may have opened one meanwhile.
+        if let Some(place) = shared.reserve_more() {
             return Ok(place);
         }
-        let (link, first) = Link::open("receiving", shared.receiving.uri(), shared.closed.clone()).await?;
+        let (uri, closed) = (shared.receiving.uri(), shared.closed.child_token());
+        let (link, first) = Link::open("inboxes", uri, false, closed).await?;
+        let place = link.reserve(shared.inboxes_per_connection).ok_or_else(no_room)?;
         shared.runtime.spawn(link.clone().supervise(first, |_| async { Ok(()) }));
-        more.push(link.clone());
-        link.reserve(limit).ok_or_else(|| unavailable("no room for another inbox"))
+        let (watched, told) = (link.clone(), shared.clone());
+        shared.runtime.spawn(async move {
+            let mut live = watched.watch();
+            tokio::select! {
+                () = async { while live.changed().await.is_ok() { told.more_changed.notify_one() } } => {}
+                () = watched.ended() => {}
+            }
+        });
+        lock(&shared.more).push(link);
+        Ok(place)
     }
 }
 
@@ -151,16 +179,28 @@ impl Shared {
             let declared = declared.clone();
             async move { declared::declare_again(&declared, &live).await }
         }));
-        self.runtime.spawn(watch_links(
-            self.sending.clone(),
-            self.receiving.clone(),
-            self.connected.clone(),
-            self.closed.clone(),
-        ));
+        self.runtime.spawn(watch_links(self.clone()));
+    }
+
+    /// A place for an inbox on one of the links that are there for those. Ends what nobody needs any more.
+    fn reserve_more(&self) -> Option<Place> {
+        let mut more = lock(&self.more);
+        let before = more.len();
+        more.retain(|link| !link.retire());
+        if more.len() != before {
+            self.more_changed.notify_one();
+        }
+        let mut fresh = more.iter().filter(|link| !link.is_worn());
+        fresh.find_map(|link| link.reserve(self.inboxes_per_connection))
+    }
+
+    /// The connection for calls about a queue: an exclusive one belongs to its own.
+    fn live_for(&self, is_exclusive: bool) -> BrokerResult<Arc<Live>> {
+        if is_exclusive { self.receiving.live() } else { self.sending.live() }
     }
 
     async fn declare_queue(&self, queue: &QueueSpec) -> BrokerResult<()> {
-        let live = self.receiving.live()?;
+        let live = self.live_for(queue.kind == QueueKind::Exclusive)?;
         bounded(declared::declare_queue(&live, queue)).await?;
         lock(&self.declared).remember_queue(queue, Instant::now());
         Ok(())
@@ -188,22 +228,21 @@ impl Shared {
     }
 }
 
-/// Keeps `connected` true while both links are up.
-async fn watch_links(
-    sending: Arc<Link>,
-    receiving: Arc<Link>,
-    connected: watch::Sender<bool>,
-    closed: CancellationToken,
-) {
-    let (mut sending, mut receiving) = (sending.watch(), receiving.watch());
+/// Keeps `connected` true while all links are up.
+async fn watch_links(shared: Arc<Shared>) {
+    let (connected, closed) = (&shared.connected, &shared.closed);
+    let (mut sending, mut receiving) = (shared.sending.watch(), shared.receiving.watch());
     loop {
-        let up = sending.borrow_and_update().is_some() && receiving.borrow_and_update().is_some();
+        let more_are_up = lock(&shared.more).iter().all(|link| link.watch().borrow().is_some());
+        let up =
+            sending.borrow_and_update().is_some() && receiving.borrow_and_update().is_some() && more_are_up;
         if connected.send_if_modified(|was| std::mem::replace(was, up) != up) {
             Back::Rabbit.connected(up);
         }
         tokio::select! {
             Ok(()) = sending.changed() => {}
             Ok(()) = receiving.changed() => {}
+            () = shared.more_changed.notified() => {}
             () = closed.cancelled() => break,
         }
     }
@@ -233,14 +272,15 @@ impl Broker for RabbitBroker {
 
     async fn declare_exchange(&self, name: &str) -> BrokerResult<()> {
         check_name(name)?;
-        let live = self.shared.receiving.live()?;
+        let live = self.shared.live_for(false)?;
         bounded(declared::declare_exchange(&live, name)).await
     }
 
     async fn bind(&self, queue: &str, exchange: &str) -> BrokerResult<()> {
         check_name(queue)?;
         check_name(exchange)?;
-        let live = self.shared.receiving.live()?;
+        let is_exclusive = lock(&self.shared.declared).is_exclusive(queue);
+        let live = self.shared.live_for(is_exclusive)?;
         bounded(declared::bind(&live, queue, exchange)).await?;
         lock(&self.shared.declared).remember_binding(queue, exchange);
         Ok(())
@@ -248,7 +288,8 @@ impl Broker for RabbitBroker {
 
     async fn delete_queue(&self, name: &str) -> BrokerResult<()> {
         check_name(name)?;
-        let live = self.shared.receiving.live()?;
+        let is_exclusive = lock(&self.shared.declared).is_exclusive(name);
+        let live = self.shared.live_for(is_exclusive)?;
         bounded(declared::delete_queue(&live, name)).await?;
         lock(&self.shared.declared).forget_queue(name);
         Ok(())
@@ -256,7 +297,7 @@ impl Broker for RabbitBroker {
 
     async fn delete_exchange(&self, name: &str) -> BrokerResult<()> {
         check_name(name)?;
-        let live = self.shared.receiving.live()?;
+        let live = self.shared.live_for(false)?;
         bounded(declared::delete_exchange(&live, name)).await?;
         lock(&self.shared.declared).forget_exchange(name);
         Ok(())
@@ -269,6 +310,13 @@ impl Broker for RabbitBroker {
         };
         Back::Rabbit.sent(&result);
         result
+    }
+
+    async fn waiting(&self, queue: &str) -> BrokerResult<u64> {
+        check_name(queue)?;
+        let is_exclusive = lock(&self.shared.declared).is_exclusive(queue);
+        let live = self.shared.live_for(is_exclusive)?;
+        bounded(declared::waiting(&live, queue)).await
     }
 
     async fn open_inbox(&self, queue: &str, options: InboxOptions) -> BrokerResult<Box<dyn Inbox>> {
@@ -286,7 +334,8 @@ impl Broker for RabbitBroker {
         self.shared.closed.cancel();
         self.shared.sending.ended().await;
         self.shared.receiving.ended().await;
-        for link in self.shared.more.lock().await.iter() {
+        let more = std::mem::take(&mut *lock(&self.shared.more));
+        for link in more {
             link.ended().await;
         }
         self.shared.connected.send_replace(false);

@@ -23,7 +23,7 @@ pub(super) async fn send(
         Destination::Queue(name) => ("", name, true),
         Destination::Exchange(name) => (name, "", false),
     };
-    let channel = live.confirming.lease(&live.connection).await?;
+    let channel = live.confirming.lease(live).await?;
     let confirm = channel
         .basic_publish(
             exchange.into(),

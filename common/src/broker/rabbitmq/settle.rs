@@ -40,7 +40,7 @@ pub(super) struct Reader {
 /// A message as it came, until it is settled.
 struct Received {
     tag: u64,
-    message: Message,
+    message: Arc<Message>,
     attempts: u32,
     acker: Acker,
 }
@@ -72,24 +72,19 @@ impl Reader {
     /// `None` when the message first has to be counted: it comes again.
     pub(super) fn receive(self: &Arc<Self>, delivery: lapin::message::Delivery) -> Option<Delivery> {
         let redelivered = delivery.redelivered;
+        let properties = &delivery.properties;
+        let expiration = properties.expiration().as_ref();
+        let message = Message {
+            message_id: properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default(),
+            ttl: expiration.and_then(|text| text.as_str().parse().ok()).map(Duration::from_millis),
+            body: delivery.data,
+        };
+        // Events have exclusive readers, and come once for each of them.
+        let message = if self.keeps { self.shared.messages.share(message) } else { Arc::new(message) };
         let received = Box::new(Received {
             tag: delivery.delivery_tag,
             attempts: attempts(delivery.properties.headers().as_ref()),
-            message: Message {
-                message_id: delivery
-                    .properties
-                    .message_id()
-                    .as_ref()
-                    .map(ToString::to_string)
-                    .unwrap_or_default(),
-                ttl: delivery
-                    .properties
-                    .expiration()
-                    .as_ref()
-                    .and_then(|text| text.as_str().parse().ok())
-                    .map(Duration::from_millis),
-                body: delivery.data,
-            },
+            message,
             acker: delivery.acker,
         });
         if self.counts && redelivered {

@@ -88,10 +88,12 @@ impl Proxy {
         self.cable.send_replace(CancellationToken::new()).cancel();
     }
 
-    /// Ends all connections, and new ones, until told otherwise.
+    /// Ends all connections, and new ones, until told otherwise. Does not cut what is made once it is told.
     fn unplug(&self, unplugged: bool) {
         self.unplugged.store(unplugged, Ordering::SeqCst);
-        self.cut();
+        if unplugged {
+            self.cut();
+        }
     }
 }
 
@@ -178,8 +180,10 @@ async fn a_lost_connection_comes_back_with_queues_bindings_and_inboxes() {
     let refused = broker.send(Destination::Queue(&durable.name), message("x")).await.unwrap_err();
     assert_eq!(refused.kind, BrokerErrorKind::Unavailable);
     assert!(started.elapsed() < CALL_TIMEOUT);
-    // Until the loss was noticed, an acknowledgement may seem to succeed.
-    soon(broker.shared.receiving.watch().wait_for(Option::is_none)).await.unwrap();
+    // Until the loss was noticed on the connection of its own inbox, an acknowledgement may seem to succeed.
+    let inboxes = lock(&broker.shared.more).clone();
+    assert_eq!(inboxes.len(), 1);
+    soon(inboxes[0].watch().wait_for(Option::is_none)).await.unwrap();
     assert_eq!(unsettled.acknowledge().await.unwrap_err().kind, BrokerErrorKind::Unavailable);
     send(&outside, &durable.name, "meanwhile").await;
     // Not this process's any more, until it is back.
@@ -344,6 +348,44 @@ async fn channels_are_lent_again_and_never_after_an_error() {
     assert_eq!(live.confirming.opened(), 2);
 }
 
+/// More than there are channels on a connection: all of their numbers are used again.
+const MANY: usize = 2_200;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_refused_long_ago_is_not_refused_for_ever() {
+    let broker = connect(&url()).await;
+    let spec = queue(QueueKind::Durable);
+    broker.declare_queue(&spec).await.unwrap();
+    let kept = open(&broker, &spec.name, 1).await;
+    let missing = unique("missing");
+    for _ in 0..MANY {
+        let options = InboxOptions { prefetch: 1, exclusive: false };
+        let refused = broker.open_inbox(&missing, options).await.err().expect("no such queue");
+        assert_eq!(refused.kind, BrokerErrorKind::Unroutable, "{refused}");
+        let refused = broker.send(Destination::Exchange(&missing), message("x")).await.unwrap_err();
+        assert_eq!(refused.kind, BrokerErrorKind::Unroutable, "{refused}");
+        let refused = broker.bind(&spec.name, &missing).await.unwrap_err();
+        assert_eq!(refused.kind, BrokerErrorKind::Unroutable, "{refused}");
+    }
+    // The old inbox, new ones, sending and declaring: all go on.
+    let mut inboxes = vec![kept];
+    for _ in 0..100 {
+        inboxes.push(open(&broker, &spec.name, 1).await);
+        broker.declare_exchange(&spec.name).await.unwrap();
+    }
+    for _ in 0..inboxes.len() {
+        send(&broker, &spec.name, "x").await;
+    }
+    for inbox in &mut inboxes {
+        next(inbox).await.acknowledge().await.unwrap();
+    }
+    // The connection of the first inbox stays for it; the worn ones that nobody is on have gone.
+    eventually("worn connections end", || async { lock(&broker.shared.more).len() <= 2 }).await;
+    assert!(*broker.connected().borrow());
+    broker.delete_exchange(&spec.name).await.unwrap();
+    broker.delete_queue(&spec.name).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn too_many_inboxes_for_one_connection_get_another_and_it_recovers_too() {
     let (proxy, outside) = (Proxy::start().await, connect(&url()).await);
@@ -358,11 +400,17 @@ async fn too_many_inboxes_for_one_connection_get_another_and_it_recovers_too() {
     }
     // An exclusive queue can only be read on the connection that declared it.
     inboxes.push((open(&broker, &mine.name, 1).await, mine.name));
-    assert_eq!(broker.shared.more.lock().await.len(), 2);
+    assert_eq!(lock(&broker.shared.more).len(), 3);
     for round in ["before", "after"] {
         for (inbox, queue) in &mut inboxes {
             send(&outside, queue, round).await;
-            let delivery = next(inbox).await;
+            let mut delivery = next(inbox).await;
+            if round == "after" && delivery.redelivered {
+                // Its acknowledgement was still on its way when the connection broke.
+                assert_eq!(text(&delivery), "before");
+                delivery.acknowledge().await.unwrap();
+                delivery = next(inbox).await;
+            }
             assert_eq!(text(&delivery), round);
             delivery.acknowledge().await.unwrap();
         }

@@ -66,6 +66,38 @@ pub async fn sessions_are_listed_by_the_workers_of_their_pipelines(store: Arc<dy
     assert_eq!(on(WorkerId::new()).await, []);
 }
 
+pub async fn sessions_are_found_by_a_text(store: Arc<dyn Store>) {
+    let mut named = session();
+    named.name = Some("Weekly (all hands) 50% .*".into());
+    let mut joined = session();
+    joined.name = None;
+    joined.participants = vec![participant("Ada Lovelace", &pipeline())];
+    let other = session();
+    for each in [&named, &joined, &other] {
+        store.insert_session(each).await.unwrap();
+    }
+    let found = async |text: &str| -> Vec<SessionId> {
+        let filter = SessionFilter { search: Some(text.into()), ..SessionFilter::default() };
+        store.sessions(&filter).await.unwrap().iter().map(|session| session.id).collect()
+    };
+    assert_eq!(found("weekly (ALL").await, [named.id]);
+    assert_eq!(found("love").await, [joined.id]);
+    assert_eq!(found(&joined.participants[0].id.to_string()).await, [joined.id]);
+    assert_eq!(found(&other.id.to_string().to_uppercase()[8..]).await, [other.id]);
+    // What means something to whoever looks is only text.
+    assert_eq!(found(".*").await, [named.id]);
+    for nothing in ["^", "a|b", "$", "\\", "[a-z]", "l.velace", "{", "\\E"] {
+        assert_eq!(found(nothing).await, [], "{nothing:?}");
+    }
+    let filter = SessionFilter {
+        search: Some("ada".into()),
+        open_only: true,
+        after: Some(joined.id),
+        ..SessionFilter::default()
+    };
+    assert_eq!(store.sessions(&filter).await.unwrap(), []);
+}
+
 pub async fn sessions_are_listed_in_pages_and_by_filter(store: Arc<dyn Store>) {
     let mut ids = Vec::new();
     for index in 0..7 {
@@ -133,6 +165,7 @@ pub async fn a_worker_row_lives_from_put_to_remove(store: Arc<dyn Store>) {
         memory_bytes: 1 << 33,
         cpu: 0.25,
         packets_per_second: 1e6,
+        bits_per_second: 8e9,
         endpoints: 3,
         pipelines: 2,
         full: true,

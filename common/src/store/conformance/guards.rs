@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{applied, endpoint_of, participant, pipeline, placed, read, refused, session, track};
+use super::{applied, endpoint_of, participant, pipeline, placed, read, refused, session, settings, track};
 use crate::model::{
-    EndpointId, EndpointState, ParticipantId, ParticipantState, Pipeline, PipelineId, PipelineState, Session,
-    SessionId, SessionState, TrackId,
+    CommandId, DONE_COMMANDS_KEPT, EndpointId, EndpointState, Participant, ParticipantId, ParticipantState,
+    Pipeline, PipelineId, PipelineState, REVOCATIONS_KEPT, Revocation, Session, SessionId, SessionSettings,
+    SessionState, TrackId,
 };
 use crate::store::{Guarded, RemoveIf, Store};
 use crate::time::UnixMillis;
@@ -106,6 +107,7 @@ pub async fn moving_puts_the_new_pipeline_first_and_touches_nobody(store: Arc<dy
     // Joining goes on at the new epoch.
     let newcomer = participant("c", &third);
     expected.participants.push(newcomer.clone());
+    expected.done_commands.push(newcomer.command_id);
     assert_eq!(applied(store.put_participant(stored.id, 3, &newcomer).await.unwrap()), expected);
 }
 
@@ -179,6 +181,7 @@ pub async fn a_participant_is_added_or_replaced(store: Arc<dyn Store>) {
     rejoined.tracks.clear();
     let mut expected = stored.clone();
     expected.participants[1] = rejoined.clone();
+    expected.done_commands.push(rejoined.command_id);
     assert_eq!(
         applied(store.put_participant(stored.id, 1, &rejoined).await.unwrap()),
         expected,
@@ -189,12 +192,16 @@ pub async fn a_participant_is_added_or_replaced(store: Arc<dyn Store>) {
     let mut bare = participant("d", &pipeline);
     bare.endpoint = None;
     expected.participants.push(bare.clone());
+    expected.done_commands.push(bare.command_id);
     assert_eq!(applied(store.put_participant(stored.id, 1, &bare).await.unwrap()), expected, "at the end");
     let mut with_endpoint = participant("d", &pipeline);
     with_endpoint.id = bare.id;
     expected.participants[3] = with_endpoint.clone();
+    expected.done_commands.push(with_endpoint.command_id);
     assert_eq!(applied(store.put_participant(stored.id, 1, &with_endpoint).await.unwrap()), expected);
+    bare.command_id = CommandId::new();
     expected.participants[3] = bare.clone();
+    expected.done_commands.push(bare.command_id);
     assert_eq!(
         applied(store.put_participant(stored.id, 1, &bare).await.unwrap()),
         expected,
@@ -214,6 +221,138 @@ pub async fn putting_a_participant_needs_an_open_session_of_that_epoch(store: Ar
     }
     let closed = applied(store.close_session(stored.id, UnixMillis(1)).await.unwrap());
     nothing_written(&store, &closed, store.put_participant(stored.id, 1, &newcomer).await.unwrap()).await;
+}
+
+pub async fn a_join_is_done_once(store: Arc<dyn Store>) {
+    let (stored, pipeline) = placed(&store, &["a", "b"]).await;
+    let (a, b) = (&stored.participants[0], &stored.participants[1]);
+    // Who tries again without knowing that the try before it was stored may: nothing has come after it.
+    let repeated = Participant { name: "again".into(), ..a.clone() };
+    let stored = applied(store.put_participant(stored.id, 1, &repeated).await.unwrap());
+    assert_eq!(stored.participants[0], repeated);
+    assert_eq!(stored.done_commands, [a.command_id, b.command_id]);
+    // Elsewhere, after the session has moved on, it would be there twice.
+    let to = super::pipeline();
+    let stored = applied(store.move_pipeline(stored.id, 1, pipeline.id, &to).await.unwrap());
+    let elsewhere = Participant { endpoint: participant("a", &to).endpoint, ..repeated.clone() };
+    nothing_written(&store, &stored, store.put_participant(stored.id, 2, &elsewhere).await.unwrap()).await;
+    // Its endpoint was closed, it has joined again with another command, or it has left: that join is over.
+    let closed = EndpointState::Closed;
+    let stored = applied(store.set_endpoint_state(stored.id, a.id, endpoint_of(a), closed).await.unwrap());
+    nothing_written(&store, &stored, store.put_participant(stored.id, 2, &repeated).await.unwrap()).await;
+    let again = Participant { id: b.id, ..participant("b", &pipeline) };
+    let stored = applied(store.put_participant(stored.id, 2, &again).await.unwrap());
+    nothing_written(&store, &stored, store.put_participant(stored.id, 2, b).await.unwrap()).await;
+    let removed = store.remove_participant(stored.id, b.id, RemoveIf::Present, None).await.unwrap();
+    let stored = applied(removed);
+    nothing_written(&store, &stored, store.put_participant(stored.id, 2, &again).await.unwrap()).await;
+}
+
+pub async fn revoked_tokens_join_no_more(store: Arc<dyn Store>) {
+    let (stored, on) = placed(&store, &["a", "b"]).await;
+    let (a, b) = (&stored.participants[0], &stored.participants[1]);
+    let revoked = applied(store.revoke(stored.id, a.id, UnixMillis(50)).await.unwrap());
+    let revocations = vec![Revocation { participant_id: a.id, at: UnixMillis(50) }];
+    assert_eq!(revoked, Session { revocations: revocations.clone(), ..stored.clone() });
+    // An earlier one changes nothing, and the same neither.
+    for at in [50, 49] {
+        assert_eq!(applied(store.revoke(stored.id, a.id, UnixMillis(at)).await.unwrap()), revoked);
+    }
+    let joining = |id, issued_at: Option<i64>| Participant {
+        id,
+        token_issued_at: issued_at.map(UnixMillis),
+        ..participant("again", &on)
+    };
+    for old in [0, 49, 50] {
+        let outcome = store.put_participant(stored.id, 1, &joining(a.id, Some(old))).await.unwrap();
+        nothing_written(&store, &revoked, outcome).await;
+    }
+    // A newer token, the backend, and somebody else with an old one.
+    for (id, issued_at) in [(a.id, Some(51)), (a.id, None), (b.id, Some(0))] {
+        let joined = joining(id, issued_at);
+        let after = applied(store.put_participant(stored.id, 1, &joined).await.unwrap());
+        assert_eq!(after.participant(id), Some(&joined));
+        assert_eq!(after.revocations, revocations);
+    }
+    // Who is not there can be revoked too; a later one of the same takes the earlier one's place.
+    let absent = ParticipantId::new();
+    applied(store.revoke(stored.id, absent, UnixMillis(60)).await.unwrap());
+    let after = applied(store.revoke(stored.id, a.id, UnixMillis(70)).await.unwrap());
+    let times: Vec<_> = after.revocations.iter().map(|it| (it.participant_id, it.at.0)).collect();
+    assert_eq!(times, [(absent, 60), (a.id, 70)]);
+    let closed = applied(store.close_session(stored.id, UnixMillis(80)).await.unwrap());
+    nothing_written(&store, &closed, store.revoke(stored.id, a.id, UnixMillis(90)).await.unwrap()).await;
+    assert_eq!(refused(store.revoke(SessionId::new(), a.id, UnixMillis(1)).await.unwrap()), None);
+}
+
+pub async fn the_latest_revocations_are_kept(store: Arc<dyn Store>) {
+    let (stored, _) = placed(&store, &[]).await;
+    let all: Vec<_> = (0..REVOCATIONS_KEPT + 3).map(|_| ParticipantId::new()).collect();
+    for participant in &all {
+        applied(store.revoke(stored.id, *participant, UnixMillis(5)).await.unwrap());
+    }
+    let kept: Vec<_> = read(&store, stored.id).await.revocations.iter().map(|it| it.participant_id).collect();
+    assert_eq!(kept, all[3..]);
+}
+
+pub async fn a_leave_is_done_once(store: Arc<dyn Store>) {
+    let (stored, pipeline) = placed(&store, &["a"]).await;
+    let a = &stored.participants[0];
+    let leave = Some(CommandId::new());
+    let left = applied(store.remove_participant(stored.id, a.id, RemoveIf::Present, leave).await.unwrap());
+    assert_eq!(left.done_commands.last(), leave.as_ref());
+    let again = Participant { id: a.id, ..participant("a", &pipeline) };
+    let stored = applied(store.put_participant(stored.id, 1, &again).await.unwrap());
+    let repeated = store.remove_participant(stored.id, a.id, RemoveIf::Present, leave).await.unwrap();
+    nothing_written(&store, &stored, repeated).await;
+    // One that found nobody: whoever comes later is not meant.
+    let early = CommandId::new();
+    let stored = applied(store.note_done(stored.id, early).await.unwrap());
+    nothing_written(&store, &stored, store.note_done(stored.id, early).await.unwrap()).await;
+    let repeated = store.remove_participant(stored.id, a.id, RemoveIf::Present, Some(early)).await.unwrap();
+    nothing_written(&store, &stored, repeated).await;
+    let other = Some(CommandId::new());
+    applied(store.remove_participant(stored.id, a.id, RemoveIf::Present, other).await.unwrap());
+}
+
+pub async fn settings_are_replaced_once_and_counted(store: Arc<dyn Store>) {
+    let (stored, _) = placed(&store, &["a"]).await;
+    let (first, second) = (CommandId::new(), CommandId::new());
+    // Of what the caller brings, the revision is not looked at.
+    let wanted = SessionSettings { revision: 77, ..settings() };
+    let after = applied(store.set_settings(stored.id, &wanted, first).await.unwrap());
+    assert_eq!(after.settings, SessionSettings { revision: 1, ..settings() });
+    assert_eq!(after.done_commands.last(), Some(&first));
+    assert_eq!(after.participants, stored.participants, "and nothing else");
+    let less = SessionSettings { last_n: Some(1), ..SessionSettings::default() };
+    let after = applied(store.set_settings(stored.id, &less, second).await.unwrap());
+    assert_eq!(after.settings, SessionSettings { revision: 2, ..less }, "what is absent is gone");
+    nothing_written(&store, &after, store.set_settings(stored.id, &wanted, first).await.unwrap()).await;
+    let none = SessionSettings::default();
+    let after = applied(store.set_settings(stored.id, &none, CommandId::new()).await.unwrap());
+    assert_eq!(after.settings, SessionSettings { revision: 3, ..none });
+}
+
+pub async fn the_newest_done_commands_are_kept(store: Arc<dyn Store>) {
+    let (stored, pipeline) = placed(&store, &["a"]).await;
+    let noted: Vec<CommandId> = (0..DONE_COMMANDS_KEPT - 1).map(|_| CommandId::new()).collect();
+    for command in &noted {
+        applied(store.note_done(stored.id, *command).await.unwrap());
+    }
+    let full = read(&store, stored.id).await;
+    assert_eq!(full.done_commands.len(), DONE_COMMANDS_KEPT);
+    assert_eq!(full.done_commands[0], stored.participants[0].command_id);
+    let newcomer = participant("b", &pipeline);
+    let after = applied(store.put_participant(stored.id, 1, &newcomer).await.unwrap());
+    assert_eq!(after.done_commands[..noted.len()], noted, "the oldest has made room");
+    assert_eq!(after.done_commands[noted.len()..], [newcomer.command_id]);
+    let leave = Some(CommandId::new());
+    let removed = store.remove_participant(stored.id, newcomer.id, RemoveIf::Present, leave).await.unwrap();
+    assert_eq!(applied(removed).done_commands[..noted.len() - 1], noted[1..]);
+    let last = CommandId::new();
+    let after = applied(store.note_done(stored.id, last).await.unwrap());
+    assert_eq!(after.done_commands.len(), DONE_COMMANDS_KEPT);
+    assert_eq!(after.done_commands.last(), Some(&last));
 }
 
 pub async fn the_participant_follows_its_endpoint(store: Arc<dyn Store>) {
@@ -309,22 +448,22 @@ pub async fn removing_needs_that_participant_and_endpoint(store: Arc<dyn Store>)
         (a.id, RemoveIf::Endpoint(endpoint_of(b))),
         (a.id, RemoveIf::OpenEndpoint(endpoint_of(b))),
     ] {
-        let outcome = store.remove_participant(stored.id, participant, only_if).await.unwrap();
+        let outcome = store.remove_participant(stored.id, participant, only_if, None).await.unwrap();
         nothing_written(&store, &stored, outcome).await;
     }
     let mut expected = stored.clone();
     expected.participants = vec![b.clone(), c.clone()];
     let outcome =
-        store.remove_participant(stored.id, a.id, RemoveIf::Endpoint(endpoint_of(a))).await.unwrap();
+        store.remove_participant(stored.id, a.id, RemoveIf::Endpoint(endpoint_of(a)), None).await.unwrap();
     assert_eq!(applied(outcome), expected);
     expected.participants = vec![b.clone()];
-    let outcome = store.remove_participant(stored.id, c.id, RemoveIf::Present).await.unwrap();
+    let outcome = store.remove_participant(stored.id, c.id, RemoveIf::Present, None).await.unwrap();
     assert_eq!(applied(outcome), expected);
-    let again = store.remove_participant(stored.id, c.id, RemoveIf::Present).await.unwrap();
+    let again = store.remove_participant(stored.id, c.id, RemoveIf::Present, None).await.unwrap();
     nothing_written(&store, &expected, again).await;
     expected.participants.clear();
     let only_if = RemoveIf::OpenEndpoint(endpoint_of(b));
-    let outcome = store.remove_participant(stored.id, b.id, only_if).await.unwrap();
+    let outcome = store.remove_participant(stored.id, b.id, only_if, None).await.unwrap();
     assert_eq!(applied(outcome), expected);
 }
 
@@ -340,14 +479,14 @@ pub async fn who_lost_the_session_writes_nothing_about_its_endpoints(store: Arc<
     let late = [
         store.set_tracks(stored.id, a, endpoint, &[super::track()]).await.unwrap(),
         store.set_track_muted(stored.id, a, track, true).await.unwrap(),
-        store.remove_participant(stored.id, a, RemoveIf::OpenEndpoint(endpoint)).await.unwrap(),
+        store.remove_participant(stored.id, a, RemoveIf::OpenEndpoint(endpoint), None).await.unwrap(),
     ];
     for outcome in late {
         nothing_written(&store, &taken_over, outcome).await;
     }
     // What looks after those who do not come back may remove them.
     let only_if = RemoveIf::Endpoint(endpoint);
-    applied(store.remove_participant(stored.id, a, only_if).await.unwrap());
+    applied(store.remove_participant(stored.id, a, only_if, None).await.unwrap());
 }
 
 pub async fn closing_ends_everything_once(store: Arc<dyn Store>) {
@@ -357,6 +496,7 @@ pub async fn closing_ends_everything_once(store: Arc<dyn Store>) {
         closed_at: Some(UnixMillis(42)),
         participants: vec![],
         pipelines: vec![],
+        done_commands: vec![],
         ..stored.clone()
     };
     assert_eq!(applied(store.close_session(stored.id, UnixMillis(42)).await.unwrap()), expected);
@@ -371,10 +511,15 @@ pub async fn a_session_with_somebody_in_it_is_not_closed_as_an_empty_one(store: 
     let outcome = store.close_empty_session(stored.id, UnixMillis(42)).await.unwrap();
     nothing_written(&store, &stored, outcome).await;
     let leaver = stored.participants[0].id;
-    let empty = applied(store.remove_participant(stored.id, leaver, RemoveIf::Present).await.unwrap());
+    let empty = applied(store.remove_participant(stored.id, leaver, RemoveIf::Present, None).await.unwrap());
     let closed = applied(store.close_empty_session(stored.id, UnixMillis(43)).await.unwrap());
-    let expected =
-        Session { state: SessionState::Closed, closed_at: Some(UnixMillis(43)), pipelines: vec![], ..empty };
+    let expected = Session {
+        state: SessionState::Closed,
+        closed_at: Some(UnixMillis(43)),
+        pipelines: vec![],
+        done_commands: vec![],
+        ..empty
+    };
     assert_eq!(closed, expected);
     nothing_written(&store, &expected, store.close_empty_session(stored.id, UnixMillis(44)).await.unwrap())
         .await;
@@ -412,7 +557,10 @@ async fn every_other_change(
         store.set_endpoint_state(session, id, endpoint, state).await.unwrap(),
         store.set_tracks(session, id, endpoint, &[track()]).await.unwrap(),
         store.set_track_muted(session, id, participant.tracks[0].id, true).await.unwrap(),
-        store.remove_participant(session, id, RemoveIf::Present).await.unwrap(),
-        store.remove_participant(session, id, RemoveIf::Endpoint(endpoint)).await.unwrap(),
+        store.remove_participant(session, id, RemoveIf::Present, None).await.unwrap(),
+        store.remove_participant(session, id, RemoveIf::Endpoint(endpoint), None).await.unwrap(),
+        store.revoke(session, id, UnixMillis(1)).await.unwrap(),
+        store.note_done(session, CommandId::new()).await.unwrap(),
+        store.set_settings(session, &settings(), CommandId::new()).await.unwrap(),
     ]
 }

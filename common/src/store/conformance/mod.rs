@@ -10,17 +10,20 @@ use std::time::Duration;
 
 use super::{Guarded, SessionChange, SessionWatch, Store};
 use crate::model::{
-    Cause, CommandId, Endpoint, EndpointId, EndpointState, EventId, Grants, Participant, ParticipantId,
-    ParticipantState, Pipeline, PipelineId, PipelineState, RunId, Session, SessionId, SessionState,
-    TimelineEntry, Track, TrackId, TrackKind, TrackSource, Worker, WorkerId, WorkerLoad, WorkerState,
+    Bitrates, Cause, CodecName, CommandId, Endpoint, EndpointId, EndpointState, EventId, Grants,
+    NetworkSummary, Owed, Participant, ParticipantId, ParticipantState, Pipeline, PipelineId, PipelineState,
+    QualityShares, Rating, RunId, Session, SessionId, SessionSettings, SessionState, TimelineEntry, Track,
+    TrackId, TrackKind, TrackNote, TrackSource, Worker, WorkerId, WorkerLoad, WorkerState,
 };
 use crate::time::UnixMillis;
 
 pub mod documents;
 pub mod guards;
 pub mod races;
+pub mod ratings;
 pub mod sequences;
 pub mod watching;
+pub mod webhooks;
 
 /// How long a change may take to arrive on the slowest machine that runs this.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -32,7 +35,7 @@ macro_rules! store_conformance {
     ($run:path) => {
         $crate::store_conformance! { $run, documents:
             a_session_is_read_back_as_it_was_inserted, an_id_is_inserted_once, what_is_not_there_is_none,
-            sessions_are_listed_in_pages_and_by_filter,
+            sessions_are_listed_in_pages_and_by_filter, sessions_are_found_by_a_text,
             sessions_are_listed_by_the_workers_of_their_pipelines, only_sessions_closed_long_ago_are_deleted,
             a_worker_row_lives_from_put_to_remove, a_row_belongs_to_the_last_run_of_its_worker,
             open_sessions_are_outlined_for_those_who_look_after_them, the_timeline_is_numbered_and_read_in_pages,
@@ -45,6 +48,7 @@ macro_rules! store_conformance {
             moving_puts_the_new_pipeline_first_and_touches_nobody, moving_needs_that_pipeline_first_at_that_epoch,
             a_repeated_move_is_a_success, retiring_ends_what_was_left_on_the_old_pipeline,
             retiring_needs_a_draining_pipeline_behind_the_current_one, a_participant_is_added_or_replaced, putting_a_participant_needs_an_open_session_of_that_epoch,
+            a_join_is_done_once, a_leave_is_done_once, revoked_tokens_join_no_more, the_latest_revocations_are_kept, settings_are_replaced_once_and_counted, the_newest_done_commands_are_kept,
             the_participant_follows_its_endpoint, endpoint_state_needs_that_endpoint, tracks_need_that_endpoint,
             muting_needs_that_track, removing_needs_that_participant_and_endpoint,
             who_lost_the_session_writes_nothing_about_its_endpoints, closing_ends_everything_once,
@@ -55,6 +59,15 @@ macro_rules! store_conformance {
             one_of_sixteen_placements_wins, one_of_eight_inserts_wins, one_of_eight_drops_wins, one_of_eight_moves_wins, a_timeline_has_no_gaps_whoever_appends,
             one_of_eight_burials_wins,
             changes_of_different_parts_all_survive
+        }
+        $crate::store_conformance! { $run, ratings:
+            a_later_rating_takes_the_place_of_an_earlier_one, ratings_are_listed_by_session_in_pages,
+            of_eight_ratings_at_once_the_latest_stays
+        }
+        $crate::store_conformance! { $run, webhooks:
+            what_is_owed_is_found_by_receiver_and_session, an_entry_is_settled_once_for_each_receiver,
+            what_was_given_up_is_listed_and_can_be_owed_again, a_lease_has_one_holder_until_it_runs_out,
+            one_of_eight_takes_a_free_lease
         }
         $crate::store_conformance! { $run, watching:
             changes_arrive_in_order, nothing_falls_between_opening_and_listing,
@@ -88,6 +101,20 @@ pub fn session() -> Session {
         pipelines: vec![],
         participants: vec![],
         previous_worker_id: None,
+        done_commands: Vec::new(),
+        settings: SessionSettings::default(),
+        revocations: Vec::new(),
+    }
+}
+
+/// Settings in which everything is set.
+pub fn settings() -> SessionSettings {
+    SessionSettings {
+        revision: 0,
+        last_n: Some(4),
+        loudest_n: Some(3),
+        codecs: vec![CodecName::H264, CodecName::Vp8],
+        bitrates: Bitrates { start_bps: Some(300_000), min_bps: Some(50_000), max_bps: Some(2_000_000) },
     }
 }
 
@@ -105,6 +132,31 @@ pub fn timeline_entry(what: &str) -> TimelineEntry {
             ..Cause::default()
         },
         participant_id: Some(ParticipantId::new()),
+        track: Some(TrackNote { id: TrackId::new(), kind: Some(TrackKind::Video), source: None }),
+        webhooks: Owed::default(),
+    }
+}
+
+/// A rating of somebody's call, with all that can be known of it.
+pub fn rating() -> Rating {
+    Rating {
+        session_id: SessionId::new(),
+        participant_id: ParticipantId::new(),
+        key_id: "key1".into(),
+        stars: 4,
+        comment: Some("a bit of echo".into()),
+        at: UnixMillis(1_700_000_000_003),
+        network: Some(NetworkSummary {
+            endpoint_id: EndpointId::new(),
+            duration_ms: 61_500,
+            quality: QualityShares { excellent: 0.75, good: 0.125, poor: 0.125, lost: 0.0 },
+            inbound_loss: Some(0.001),
+            outbound_loss: None,
+            round_trip_time_ms: Some(41.5),
+            available_outgoing_bitrate_bps: Some(2_400_000),
+            protocol: Some("udp".into()),
+            remote_candidate_type: Some("prflx".into()),
+        }),
     }
 }
 
@@ -131,7 +183,7 @@ pub fn participant(name: &str, on: &Pipeline) -> Participant {
         id: ParticipantId::new(),
         name: name.into(),
         state: ParticipantState::Joined,
-        grants: Grants { can_publish: true, can_subscribe: true, admin: false },
+        grants: Grants { can_publish: true, can_subscribe: true, admin: false, bitrates: Bitrates::UNSET },
         joined_at: UnixMillis(1_700_000_000_001),
         command_id: CommandId::new(),
         endpoint: Some(Endpoint {
@@ -141,6 +193,7 @@ pub fn participant(name: &str, on: &Pipeline) -> Participant {
             state: EndpointState::New,
         }),
         tracks: vec![track()],
+        token_issued_at: None,
     }
 }
 

@@ -141,7 +141,7 @@ pub async fn changes_of_different_parts_all_survive(store: Arc<dyn Store>) {
         store.set_track_muted(stored.id, old[0].id, old[0].tracks[0].id, true),
         store.set_endpoint_state(stored.id, old[1].id, endpoint_of(&old[1]), EndpointState::Connected),
         store.set_tracks(stored.id, old[2].id, endpoint_of(&old[2]), &tracks),
-        store.remove_participant(stored.id, old[3].id, RemoveIf::Present),
+        store.remove_participant(stored.id, old[3].id, RemoveIf::Present, None),
     );
     for outcome in added {
         applied(outcome);

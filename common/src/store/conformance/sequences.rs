@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{participant, pipeline, session, track};
+use super::{participant, pipeline, rating, session, track};
 use crate::model::{
-    CommandId, Endpoint, EndpointId, EndpointState, Participant, ParticipantId, ParticipantState, Pipeline,
-    PipelineId, PipelineState, Session, SessionId, SessionState, Track, TrackId, WorkerId,
+    Bitrates, CodecName, CommandId, DONE_COMMANDS_KEPT, Endpoint, EndpointId, EndpointState, Participant,
+    ParticipantId, ParticipantState, Pipeline, PipelineId, PipelineState, Rating, Revocation, Session,
+    SessionId, SessionSettings, SessionState, Track, TrackId, WorkerId,
 };
 use crate::store::{Guarded, Inserted, RemoveIf, SessionFilter, Store};
 use crate::time::UnixMillis;
@@ -29,9 +30,13 @@ enum Change {
     EndpointState(SessionId, ParticipantId, EndpointId, EndpointState),
     Tracks(SessionId, ParticipantId, EndpointId, Vec<Track>),
     Muted(SessionId, ParticipantId, TrackId, bool),
-    Remove(SessionId, ParticipantId, RemoveIf),
+    Remove(SessionId, ParticipantId, RemoveIf, Option<CommandId>),
+    Revoke(SessionId, ParticipantId, UnixMillis),
+    Done(SessionId, CommandId),
+    Settings(SessionId, SessionSettings, CommandId),
     Close(SessionId, UnixMillis),
     DeleteClosed(UnixMillis),
+    Rate(Rating),
 }
 
 /// What a change came to.
@@ -40,6 +45,7 @@ enum Outcome {
     Inserted(Inserted),
     Guarded(Guarded),
     Deleted(u64),
+    Rated(bool),
 }
 
 /// Makes `steps` random changes, compares each outcome and the documents after each with the model, and returns the
@@ -59,6 +65,10 @@ pub async fn random_changes_agree_with_the_model(
         assert_eq!(outcome, expected, "seed {seed}, step {step}: {change:?}");
         let documents = store.sessions(&SessionFilter::default()).await.unwrap();
         assert_eq!(documents, model.documents(), "seed {seed}, after step {step}: {change:?}");
+        for session in &universe.sessions {
+            let ratings = store.ratings(*session, None, 100).await.unwrap();
+            assert_eq!(ratings, model.ratings(*session), "seed {seed}, after step {step}: {change:?}");
+        }
     }
     model.documents()
 }
@@ -69,6 +79,7 @@ async fn apply(store: &Arc<dyn Store>, change: &Change) -> Outcome {
         Change::DeleteClosed(before) => {
             return Outcome::Deleted(store.delete_closed_sessions(before).await.unwrap());
         }
+        Change::Rate(rating) => return Outcome::Rated(store.put_rating(&rating).await.unwrap()),
         Change::Place(session, epoch, pipeline) => store.place_pipeline(session, epoch, &pipeline).await,
         Change::Drop(session, epoch, pipeline) => store.drop_pipeline(session, epoch, pipeline).await,
         Change::Move(session, epoch, from, to) => store.move_pipeline(session, epoch, from, &to).await,
@@ -83,9 +94,12 @@ async fn apply(store: &Arc<dyn Store>, change: &Change) -> Outcome {
         Change::Muted(session, participant, track, muted) => {
             store.set_track_muted(session, participant, track, muted).await
         }
-        Change::Remove(session, participant, only_if) => {
-            store.remove_participant(session, participant, only_if).await
+        Change::Remove(session, participant, only_if, by) => {
+            store.remove_participant(session, participant, only_if, by).await
         }
+        Change::Revoke(session, participant, at) => store.revoke(session, participant, at).await,
+        Change::Done(session, command) => store.note_done(session, command).await,
+        Change::Settings(session, settings, by) => store.set_settings(session, &settings, by).await,
         Change::Close(session, at) => store.close_session(session, at).await,
     };
     Outcome::Guarded(guarded.unwrap())
@@ -93,15 +107,30 @@ async fn apply(store: &Arc<dyn Store>, change: &Change) -> Outcome {
 
 /// The promises once more, as plainly as possible: a guard that looks, then an effect.
 #[derive(Default)]
-struct Model(BTreeMap<SessionId, Session>);
+struct Model(BTreeMap<SessionId, Session>, BTreeMap<(SessionId, ParticipantId), Rating>);
 
 impl Model {
     fn documents(&self) -> Vec<Session> {
         self.0.values().cloned().collect()
     }
 
+    fn ratings(&self, session: SessionId) -> Vec<Rating> {
+        self.1.values().filter(|rating| rating.session_id == session).cloned().collect()
+    }
+
     fn apply(&mut self, change: &Change) -> Outcome {
         match change {
+            Change::Rate(rating) => {
+                let key = (rating.session_id, rating.participant_id);
+                let before = self.1.get(&key).cloned();
+                let is_late = before.as_ref().is_some_and(|before| before.at > rating.at);
+                if !is_late {
+                    let mut after = rating.clone();
+                    after.network = after.network.or(before.and_then(|before| before.network));
+                    self.1.insert(key, after);
+                }
+                Outcome::Rated(!is_late)
+            }
             Change::Insert(session) => Outcome::Inserted(match self.0.get(&session.id) {
                 Some(existing) => Inserted::Existing(Box::new(existing.clone())),
                 None => {
@@ -123,6 +152,9 @@ impl Model {
             | Change::Tracks(id, ..)
             | Change::Muted(id, ..)
             | Change::Remove(id, ..)
+            | Change::Revoke(id, ..)
+            | Change::Done(id, ..)
+            | Change::Settings(id, ..)
             | Change::Close(id, ..) => Outcome::Guarded(match self.0.get_mut(id) {
                 None => Guarded::Refused(None),
                 Some(session) if guard(session, change) => {
@@ -170,7 +202,28 @@ fn guard(session: &Session, change: &Change) -> bool {
             }
             [] => false,
         },
-        Change::Put(_, epoch, _) => open && session.epoch == *epoch,
+        Change::Put(_, epoch, participant) => {
+            let join = participant.command_id;
+            let stands = session.participant(participant.id).is_some_and(|entry| {
+                let state = entry.endpoint.as_ref().map(|endpoint| endpoint.state);
+                let on = |it: &Participant| it.endpoint.as_ref().map(|endpoint| endpoint.pipeline_id);
+                entry.command_id == join
+                    && on(entry) == on(participant)
+                    && state != Some(EndpointState::Closed)
+            });
+            let is_revoked = |it: &Revocation| {
+                it.participant_id == participant.id
+                    && participant.token_issued_at.is_some_and(|at| at <= it.at)
+            };
+            if session.revocations.iter().any(is_revoked) {
+                return false;
+            }
+            open && session.epoch == *epoch && (stands || !session.done_commands.contains(&join))
+        }
+        Change::Remove(_, _, _, Some(leave)) if session.done_commands.contains(leave) => false,
+        Change::Done(_, command) | Change::Settings(_, _, command) => {
+            open && !session.done_commands.contains(command)
+        }
         Change::EndpointState(_, participant, endpoint, EndpointState::Closed) => {
             has(session, *participant, *endpoint)
         }
@@ -180,13 +233,15 @@ fn guard(session: &Session, change: &Change) -> bool {
         Change::Muted(_, participant, track, _) => session
             .participant(*participant)
             .is_some_and(|found| found.tracks.iter().any(|published| published.id == *track)),
-        Change::Remove(_, participant, RemoveIf::Present) => session.participant(*participant).is_some(),
-        Change::Remove(_, participant, RemoveIf::Endpoint(endpoint)) => has(session, *participant, *endpoint),
-        Change::Remove(_, participant, RemoveIf::OpenEndpoint(endpoint)) => {
+        Change::Remove(_, participant, RemoveIf::Present, _) => session.participant(*participant).is_some(),
+        Change::Remove(_, participant, RemoveIf::Endpoint(endpoint), _) => {
+            has(session, *participant, *endpoint)
+        }
+        Change::Remove(_, participant, RemoveIf::OpenEndpoint(endpoint), _) => {
             has_open(session, *participant, *endpoint)
         }
-        Change::Close(..) => open,
-        Change::Insert(_) | Change::DeleteClosed(_) => unreachable!("not guarded"),
+        Change::Close(..) | Change::Revoke(..) => open,
+        Change::Insert(_) | Change::DeleteClosed(_) | Change::Rate(_) => unreachable!("not guarded"),
     }
 }
 
@@ -225,6 +280,7 @@ fn effect(session: &mut Session, change: &Change) {
             }
         }
         Change::Put(_, _, participant) => {
+            note_done(session, participant.command_id);
             if session.participant(participant.id).is_none() {
                 session.participants.push(participant);
             } else {
@@ -246,14 +302,39 @@ fn effect(session: &mut Session, change: &Change) {
             let published = entry.tracks.iter_mut().filter(|published| published.id == track);
             published.for_each(|published| published.muted = muted);
         }),
-        Change::Remove(_, participant, _) => session.participants.retain(|entry| entry.id != participant),
+        Change::Remove(_, participant, _, by) => {
+            session.participants.retain(|entry| entry.id != participant);
+            by.into_iter().for_each(|leave| note_done(session, leave));
+        }
+        Change::Revoke(_, participant_id, at) => {
+            let before = session.revocations.iter().find(|it| it.participant_id == participant_id);
+            if before.is_none_or(|before| before.at < at) {
+                session.revocations.retain(|it| it.participant_id != participant_id);
+                session.revocations.push(Revocation { participant_id, at });
+            }
+        }
+        Change::Done(_, command) => note_done(session, command),
+        Change::Settings(_, settings, by) => {
+            session.settings = SessionSettings { revision: session.settings.revision + 1, ..settings };
+            note_done(session, by);
+        }
         Change::Close(_, at) => {
             session.state = SessionState::Closed;
             session.closed_at = Some(at);
             session.participants = vec![];
             session.pipelines = vec![];
+            session.done_commands = vec![];
         }
-        Change::Insert(_) | Change::DeleteClosed(_) => unreachable!("not guarded"),
+        Change::Insert(_) | Change::DeleteClosed(_) | Change::Rate(_) => unreachable!("not guarded"),
+    }
+}
+
+fn note_done(session: &mut Session, command: CommandId) {
+    if !session.done_commands.contains(&command) {
+        session.done_commands.push(command);
+        if session.done_commands.len() > DONE_COMMANDS_KEPT {
+            session.done_commands.remove(0);
+        }
     }
 }
 
@@ -264,6 +345,7 @@ struct Universe {
     endpoints: Vec<EndpointId>,
     pipelines: Vec<Pipeline>,
     tracks: Vec<Track>,
+    commands: Vec<CommandId>,
 }
 
 impl Universe {
@@ -280,6 +362,7 @@ impl Universe {
                 })
                 .collect(),
             tracks: (0..4).map(|_| Track { id: TrackId::from_uuid(random.uuid()), ..track() }).collect(),
+            commands: (0..12).map(|_| CommandId::from_uuid(random.uuid())).collect(),
         }
     }
 
@@ -291,7 +374,7 @@ impl Universe {
         let epoch = now.map_or(0, |now| now.epoch) + stale;
         let participant = *random.one_of(&self.participants);
         let endpoint = *random.one_of(&self.endpoints);
-        match random.below(48) {
+        match random.below(61) {
             0..4 => Change::Insert(self.session(session, random)),
             4..9 => Change::Place(session, epoch, random.one_of(&self.pipelines).clone()),
             9..12 => {
@@ -317,7 +400,8 @@ impl Universe {
             34..38 => {
                 let kinds =
                     [RemoveIf::Present, RemoveIf::Endpoint(endpoint), RemoveIf::OpenEndpoint(endpoint)];
-                Change::Remove(session, participant, *random.one_of(&kinds))
+                let by = (random.below(2) == 0).then(|| self.command(random));
+                Change::Remove(session, participant, *random.one_of(&kinds), by)
             }
             40..45 => {
                 let current = now.and_then(Session::pipeline).filter(|_| random.below(4) > 0);
@@ -328,13 +412,46 @@ impl Universe {
                 let old = now.and_then(|now| now.pipelines.last()).filter(|_| random.below(4) > 0);
                 Change::Retire(session, old.unwrap_or_else(|| random.one_of(&self.pipelines)).id)
             }
+            48..50 => Change::Done(session, self.command(random)),
+            50..55 => Change::Rate(self.rating(session, participant, endpoint, random)),
+            55..58 => Change::Settings(session, self.settings(random), self.command(random)),
+            58..61 => Change::Revoke(session, participant, UnixMillis(random.below(4) as i64)),
             38 => Change::Close(session, UnixMillis(random.below(10) as i64)),
             _ => Change::DeleteClosed(UnixMillis(random.below(12) as i64)),
         }
     }
 
+    fn settings(&self, random: &mut Random) -> SessionSettings {
+        let number = |random: &mut Random| (random.below(2) == 0).then(|| random.below(9) as u16);
+        SessionSettings {
+            revision: random.below(9) as i64,
+            last_n: number(random),
+            loudest_n: number(random),
+            codecs: CodecName::ALL[..random.below(3)].to_vec(),
+            bitrates: Bitrates {
+                max_bps: (random.below(2) == 0).then(|| 50_000 + random.below(9) as u64),
+                ..Bitrates::UNSET
+            },
+        }
+    }
+
     fn session(&self, id: SessionId, random: &mut Random) -> Session {
         Session { id, command_id: CommandId::from_uuid(random.uuid()), ..session() }
+    }
+
+    fn rating(
+        &self,
+        session_id: SessionId,
+        participant_id: ParticipantId,
+        endpoint: EndpointId,
+        random: &mut Random,
+    ) -> Rating {
+        let mut rating = Rating { session_id, participant_id, ..rating() };
+        (rating.stars, rating.at) = (1 + random.below(5) as u8, UnixMillis(random.below(4) as i64));
+        rating.comment = ["", "$stars", "a.b"].get(random.below(4)).map(|comment| (*comment).to_owned());
+        rating.network = rating.network.filter(|_| random.below(2) == 0);
+        rating.network.iter_mut().for_each(|network| network.endpoint_id = endpoint);
+        rating
     }
 
     fn participant(&self, id: ParticipantId, random: &mut Random) -> Participant {
@@ -347,10 +464,20 @@ impl Universe {
         };
         Participant {
             id,
-            command_id: CommandId::from_uuid(random.uuid()),
+            command_id: self.command(random),
             endpoint: (random.below(5) > 0).then_some(endpoint),
             tracks: self.tracks(random),
+            token_issued_at: (random.below(2) == 0).then(|| UnixMillis(random.below(5) as i64)),
             ..participant(["a", "$b", "c.d", ""][random.below(4)], on)
+        }
+    }
+
+    /// One that may have been done, or a new one.
+    fn command(&self, random: &mut Random) -> CommandId {
+        if random.below(3) == 0 {
+            *random.one_of(&self.commands)
+        } else {
+            CommandId::from_uuid(random.uuid())
         }
     }
 

@@ -143,7 +143,7 @@ pub async fn what_changes_nothing_is_no_change(store: Arc<dyn Store>) {
     store.put_participant(stored.id, 0, &participant).await.unwrap();
     store.set_tracks(stored.id, participant.id, EndpointId::new(), &[]).await.unwrap();
     store.set_track_muted(stored.id, participant.id, TrackId::new(), true).await.unwrap();
-    store.remove_participant(stored.id, ParticipantId::new(), RemoveIf::Present).await.unwrap();
+    store.remove_participant(stored.id, ParticipantId::new(), RemoveIf::Present, None).await.unwrap();
     // Applied, but it was so before.
     applied(store.put_participant(stored.id, 1, &participant).await.unwrap());
     applied(store.set_track_muted(stored.id, participant.id, participant.tracks[0].id, false).await.unwrap());

@@ -8,6 +8,7 @@
 //! | sessions, workers | what their owners keep; [`Store::delete_closed_sessions`] removes closed sessions |
 //! | `feed` (changes) | the last 16,384 changes |
 //! | `timeline` | entries in all, entries per session and time, see there |
+//! | `ratings` | in all, and time, see there |
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -18,18 +19,22 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use self::feed::{EmbeddedWatch, Feed};
+use self::ratings::Ratings;
 use self::timeline::Timeline;
 use super::{
     Guarded, Inserted, Outlined, RemoveIf, ResumeToken, SessionChangeKind, SessionFilter, SessionOutline,
-    SessionWatch, Store, StoreResult, is_placed, participant_state_for,
+    SessionWatch, Store, StoreResult, is_placed, participant_state_for, still_stands,
 };
 use crate::model::{
-    EndpointId, EndpointState, Participant, ParticipantId, ParticipantState, Pipeline, PipelineId,
-    PipelineState, RunId, Session, SessionId, SessionState, TimelineEntry, Track, TrackId, Worker, WorkerId,
+    CommandId, DONE_COMMANDS_KEPT, EndpointId, EndpointState, EventId, InstanceId, Participant,
+    ParticipantId, ParticipantState, Pipeline, PipelineId, PipelineState, REVOCATIONS_KEPT, Rating,
+    Revocation, RunId, Session, SessionId, SessionSettings, SessionState, TimelineEntry, Track, TrackId,
+    Worker, WorkerId,
 };
 use crate::time::UnixMillis;
 
 mod feed;
+mod ratings;
 #[cfg(test)]
 mod tests;
 mod timeline;
@@ -51,6 +56,9 @@ struct State {
     sessions: BTreeMap<SessionId, Session>,
     workers: BTreeMap<WorkerId, Worker>,
     timeline: Timeline,
+    ratings: Ratings,
+    /// Who has each, and until when.
+    leases: BTreeMap<String, (InstanceId, UnixMillis)>,
     feed: Feed,
 }
 
@@ -73,6 +81,8 @@ impl EmbeddedStore {
                     sessions: BTreeMap::new(),
                     workers: BTreeMap::new(),
                     timeline: Timeline::default(),
+                    ratings: Ratings::default(),
+                    leases: BTreeMap::new(),
                     feed: Feed::new(changes_kept),
                 }),
                 newest: watch::Sender::new(0),
@@ -160,8 +170,26 @@ fn close(session: &mut Session, at: UnixMillis) -> bool {
         session.closed_at = Some(at);
         session.participants.clear();
         session.pipelines.clear();
+        session.done_commands.clear();
     }
     open
+}
+
+fn note_done(session: &mut Session, command: CommandId) {
+    let too_many = (session.done_commands.len() + 1).saturating_sub(DONE_COMMANDS_KEPT);
+    session.done_commands.drain(..too_many);
+    session.done_commands.push(command);
+}
+
+/// The entry stays where it is when it says as much already: then nothing changes.
+fn revoke(session: &mut Session, participant_id: ParticipantId, at: UnixMillis) {
+    if session.has_revoked(participant_id, at) {
+        return;
+    }
+    session.revocations.retain(|it| it.participant_id != participant_id);
+    session.revocations.push(Revocation { participant_id, at });
+    let too_many = session.revocations.len().saturating_sub(REVOCATIONS_KEPT);
+    session.revocations.drain(..too_many);
 }
 
 /// Takes the pipeline out, and ends what was on it.
@@ -175,6 +203,15 @@ fn end_pipeline(session: &mut Session, pipeline: PipelineId) {
             participant.tracks.clear();
         }
     }
+}
+
+/// Whether the text occurs where [`SessionFilter::search`] looks.
+fn mentions(session: &Session, text: &str) -> bool {
+    let text = text.to_lowercase();
+    let has = |field: &str| field.to_lowercase().contains(&text);
+    has(&session.id.to_string())
+        || session.name.as_deref().is_some_and(has)
+        || session.participants.iter().any(|one| has(&one.id.to_string()) || has(&one.name))
 }
 
 #[async_trait]
@@ -205,6 +242,7 @@ impl Store for EmbeddedStore {
                     session.pipelines.iter().any(|pipeline| pipeline.worker_id == worker)
                 })
             })
+            .filter(|session| filter.search.as_ref().is_none_or(|text| mentions(session, text)))
             .take(filter.effective_limit())
             .cloned()
             .collect())
@@ -317,8 +355,16 @@ impl Store for EmbeddedStore {
         participant: &Participant,
     ) -> StoreResult<Guarded> {
         Ok(self.change(session, |session| {
-            let current = session.state == SessionState::Open && session.epoch == epoch;
+            let join = participant.command_id;
+            let is_repeated = session.has_done(join);
+            let current = session.state == SessionState::Open
+                && session.epoch == epoch
+                && (!is_repeated || still_stands(session, participant))
+                && !participant.token_issued_at.is_some_and(|at| session.has_revoked(participant.id, at));
             if current {
+                if !is_repeated {
+                    note_done(session, join);
+                }
                 match session.participants.iter_mut().find(|entry| entry.id == participant.id) {
                     Some(entry) => entry.clone_from(participant),
                     None => session.participants.push(participant.clone()),
@@ -382,13 +428,64 @@ impl Store for EmbeddedStore {
         session: SessionId,
         participant: ParticipantId,
         only_if: RemoveIf,
+        by: Option<CommandId>,
     ) -> StoreResult<Guarded> {
         Ok(self.change(session, |session| {
+            if by.is_some_and(|leave| session.has_done(leave)) {
+                return false;
+            }
             let found = session
                 .participants
                 .iter()
                 .position(|entry| entry.id == participant && only_if.allows(entry.endpoint.as_ref()));
-            found.map(|index| session.participants.remove(index)).is_some()
+            let Some(index) = found else { return false };
+            session.participants.remove(index);
+            if let Some(leave) = by {
+                note_done(session, leave);
+            }
+            true
+        }))
+    }
+
+    async fn revoke(
+        &self,
+        session: SessionId,
+        participant: ParticipantId,
+        at: UnixMillis,
+    ) -> StoreResult<Guarded> {
+        Ok(self.change(session, |session| {
+            let open = session.state == SessionState::Open;
+            if open {
+                revoke(session, participant, at);
+            }
+            open
+        }))
+    }
+
+    async fn note_done(&self, session: SessionId, command: CommandId) -> StoreResult<Guarded> {
+        Ok(self.change(session, |session| {
+            let is_new = session.state == SessionState::Open && !session.has_done(command);
+            if is_new {
+                note_done(session, command);
+            }
+            is_new
+        }))
+    }
+
+    async fn set_settings(
+        &self,
+        session: SessionId,
+        settings: &SessionSettings,
+        by: CommandId,
+    ) -> StoreResult<Guarded> {
+        Ok(self.change(session, |session| {
+            let is_new = session.state == SessionState::Open && !session.has_done(by);
+            if is_new {
+                let revision = session.settings.revision + 1;
+                session.settings = SessionSettings { revision, ..settings.clone() };
+                note_done(session, by);
+            }
+            is_new
         }))
     }
 
@@ -488,6 +585,64 @@ impl Store for EmbeddedStore {
         limit: usize,
     ) -> StoreResult<Vec<TimelineEntry>> {
         Ok(self.lock().timeline.of(session, after, limit, Instant::now()))
+    }
+
+    async fn sessions_owed(
+        &self,
+        to: &str,
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> StoreResult<Vec<SessionId>> {
+        Ok(self.lock().timeline.sessions_owed(to, after, limit, Instant::now()))
+    }
+
+    async fn owed(&self, to: &str, session: SessionId, limit: usize) -> StoreResult<Vec<TimelineEntry>> {
+        Ok(self.lock().timeline.owed(to, session, limit))
+    }
+
+    async fn settle_owed(&self, to: &str, entry: EventId, given_up: bool) -> StoreResult<bool> {
+        Ok(self.lock().timeline.settle_owed(to, entry, given_up))
+    }
+
+    async fn given_up(
+        &self,
+        to: &[String],
+        after: Option<EventId>,
+        limit: usize,
+    ) -> StoreResult<Vec<TimelineEntry>> {
+        Ok(self.lock().timeline.given_up(to, after, limit))
+    }
+
+    async fn owe_again(&self, to: &str, entry: EventId, since: UnixMillis) -> StoreResult<bool> {
+        Ok(self.lock().timeline.owe_again(to, entry, since))
+    }
+
+    async fn take_lease(
+        &self,
+        name: &str,
+        holder: InstanceId,
+        now: UnixMillis,
+        until: UnixMillis,
+    ) -> StoreResult<bool> {
+        let mut state = self.lock();
+        let free = state.leases.get(name).is_none_or(|(has, until)| *has == holder || *until < now);
+        if free {
+            state.leases.insert(name.to_owned(), (holder, until));
+        }
+        Ok(free)
+    }
+
+    async fn put_rating(&self, rating: &Rating) -> StoreResult<bool> {
+        Ok(self.lock().ratings.put(rating, Instant::now()))
+    }
+
+    async fn ratings(
+        &self,
+        session: SessionId,
+        after: Option<ParticipantId>,
+        limit: usize,
+    ) -> StoreResult<Vec<Rating>> {
+        Ok(self.lock().ratings.of(session, after, limit, Instant::now()))
     }
 
     fn connected(&self) -> watch::Receiver<bool> {

@@ -4,8 +4,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
-use crate::model::{SessionId, TimelineEntry};
+use crate::model::{EventId, SessionId, TimelineEntry};
 use crate::store::{TIMELINE_KEPT, TIMELINE_LIMIT};
+use crate::time::UnixMillis;
 
 /// Entries kept over all sessions; at about 250 bytes each some 16 MB.
 const ENTRIES_KEPT: usize = 65_536;
@@ -60,6 +61,69 @@ impl Timeline {
         wanted.take(limit.min(TIMELINE_LIMIT)).cloned().collect()
     }
 
+    /// See [`crate::store::Store::sessions_owed`].
+    pub(super) fn sessions_owed(
+        &mut self,
+        to: &str,
+        after: Option<SessionId>,
+        limit: usize,
+        now: Instant,
+    ) -> Vec<SessionId> {
+        self.expire(now);
+        let owing = |(session, kept): (&SessionId, &VecDeque<Kept>)| {
+            let wanted = after.is_none_or(|after| *session > after);
+            (wanted && kept.iter().any(|kept| owes(&kept.entry, to))).then_some(*session)
+        };
+        let mut found: Vec<SessionId> = self.sessions.iter().filter_map(owing).collect();
+        found.sort_unstable();
+        found.truncate(limit);
+        found
+    }
+
+    /// See [`crate::store::Store::owed`].
+    pub(super) fn owed(&self, to: &str, session: SessionId, limit: usize) -> Vec<TimelineEntry> {
+        let kept = self.sessions.get(&session).into_iter().flatten();
+        kept.map(|kept| &kept.entry).filter(|entry| owes(entry, to)).take(limit).cloned().collect()
+    }
+
+    /// See [`crate::store::Store::settle_owed`].
+    pub(super) fn settle_owed(&mut self, to: &str, id: EventId, given_up: bool) -> bool {
+        let Some(entry) = self.entry(id).filter(|entry| owes(entry, to)) else { return false };
+        entry.webhooks.to.retain(|receiver| receiver != to);
+        if given_up {
+            entry.webhooks.given_up.push(to.to_owned());
+        }
+        true
+    }
+
+    /// See [`crate::store::Store::given_up`].
+    pub(super) fn given_up(&self, to: &[String], after: Option<EventId>, limit: usize) -> Vec<TimelineEntry> {
+        let entries = self.sessions.values().flatten().map(|kept| &kept.entry);
+        let wanted = entries.filter(|entry| {
+            after.is_none_or(|after| entry.id > after)
+                && entry.webhooks.given_up.iter().any(|receiver| to.contains(receiver))
+        });
+        let mut found: Vec<&TimelineEntry> = wanted.collect();
+        found.sort_unstable_by_key(|entry| entry.id);
+        found.into_iter().take(limit).cloned().collect()
+    }
+
+    /// See [`crate::store::Store::owe_again`].
+    pub(super) fn owe_again(&mut self, to: &str, id: EventId, since: UnixMillis) -> bool {
+        let Some(entry) = self.entry(id) else { return false };
+        let Some(place) = entry.webhooks.given_up.iter().position(|receiver| receiver == to) else {
+            return false;
+        };
+        entry.webhooks.given_up.remove(place);
+        entry.webhooks.to.push(to.to_owned());
+        entry.webhooks.since = Some(since);
+        true
+    }
+
+    fn entry(&mut self, id: EventId) -> Option<&mut TimelineEntry> {
+        self.sessions.values_mut().flatten().map(|kept| &mut kept.entry).find(|entry| entry.id == id)
+    }
+
     fn expire(&mut self, now: Instant) {
         while let Some(&(session, number)) = self.order.front() {
             let front = self.sessions.get(&session).and_then(VecDeque::front);
@@ -86,13 +150,16 @@ impl Timeline {
     }
 }
 
+fn owes(entry: &TimelineEntry, to: &str) -> bool {
+    entry.webhooks.to.iter().any(|receiver| receiver == to)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::{Cause, EventId};
-    use crate::time::UnixMillis;
+    use crate::model::{Cause, Owed};
 
     fn entry(session_id: SessionId, at: i64) -> TimelineEntry {
         TimelineEntry {
@@ -103,6 +170,8 @@ mod tests {
             what: "participant.joined".into(),
             cause: Cause::default(),
             participant_id: None,
+            track: None,
+            webhooks: Owed::default(),
         }
     }
 

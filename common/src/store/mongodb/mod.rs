@@ -4,25 +4,30 @@
 //! |---|---|---|
 //! | `sessions` | [`Session`] documents | `key_id, _id` (listing) · `state, closed_at` (open ones; deleting closed ones) · `pipelines.worker_id` |
 //! | `workers` | [`Worker`] rows | |
-//! | `events` | timeline entries | `session_id, number` (unique) · `stored_at` (TTL) |
+//! | `events` | timeline entries | `session_id, number` (unique) · `webhooks.to, session_id, number` and `webhooks.given_up` (where there are any) · `stored_at` (TTL) |
+//! | `leases` | who does what only one should | |
+//! | `ratings` | [`Rating`]s | `session_id, participant_id` · `stored_at` (TTL) |
 //!
 //! | part | does |
 //! |---|---|
 //! | `sessions` | every guarded change as one `findOneAndUpdate` |
 //! | `outlines` | many sessions at once, only as much of each as is needed |
-//! | `workers`, `timeline` | those collections |
+//! | `workers`, `timeline`, `ratings` | those collections |
+//! | `webhooks` | what entries of the timeline owe, and leases |
 //! | `watch` | the change stream |
+//! | `examine` | a look from outside, for `switchyard doctor` |
 //! | `failure` | the driver's errors in our words, without credentials |
 //!
 //! Whatever the URL says, writes wait for the majority and reads go to the primary: a read that follows an acknowledged
-//! write sees it. Documents may carry fields that this version does not know; every update leaves them alone.
+//! write sees it. Documents may carry fields that this version does not know; every update leaves them alone. One whose
+//! `version` is later than this process's is neither read nor changed: it is left out of lists, and an error where it is meant.
 //!
 //! Every call ends within [`OPERATION_LIMIT`]; with no server in reach it ends within [`SELECTION_LIMIT`].
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::mongodb::bson::{Document, RawDocument, RawDocumentBuf, doc};
+use ::mongodb::bson::{Document, RawBsonRef, RawDocument, RawDocumentBuf, doc};
 use ::mongodb::options::{
     Acknowledgment, ClientOptions, IndexOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern,
 };
@@ -33,20 +38,24 @@ use tokio::sync::watch as watch_channel;
 use tokio::task::AbortHandle;
 
 use super::{
-    Guarded, Inserted, Outlined, RemoveIf, ResumeToken, SessionFilter, SessionOutline, SessionWatch, Store,
-    StoreError, StoreErrorKind, StoreResult, TIMELINE_KEPT, TIMELINE_LIMIT,
+    Guarded, Inserted, Outlined, RATINGS_KEPT, RemoveIf, ResumeToken, SessionFilter, SessionOutline,
+    SessionWatch, Store, StoreError, StoreErrorKind, StoreResult, TIMELINE_KEPT, TIMELINE_LIMIT,
 };
 use crate::model::{
-    EndpointId, EndpointState, Participant, ParticipantId, Pipeline, PipelineId, RunId, Session, SessionId,
-    TimelineEntry, Track, TrackId, Worker, WorkerId,
+    CommandId, EndpointId, EndpointState, EventId, InstanceId, Participant, ParticipantId, Pipeline,
+    PipelineId, Rating, RunId, Session, SessionId, SessionSettings, TimelineEntry, Track, TrackId, Worker,
+    WorkerId,
 };
 use crate::time::UnixMillis;
 
+pub mod examine;
 mod failure;
 mod outlines;
+mod ratings;
 mod sessions;
 mod timeline;
 mod watch;
+mod webhooks;
 mod workers;
 
 #[cfg(test)]
@@ -82,6 +91,8 @@ struct Shared {
     sessions: Collection<RawDocumentBuf>,
     workers: Collection<RawDocumentBuf>,
     timeline: Collection<RawDocumentBuf>,
+    ratings: Collection<RawDocumentBuf>,
+    leases: Collection<RawDocumentBuf>,
     connected: watch_channel::Receiver<bool>,
     pinger: AbortHandle,
 }
@@ -102,7 +113,8 @@ impl MongoStore {
         Self::open(url).await.map_err(|failed| failure::without_credentials(url, failed))
     }
 
-    async fn open(url: &str) -> StoreResult<Self> {
+    /// How we talk to the server of a URL, and about which database.
+    async fn options(url: &str) -> StoreResult<(ClientOptions, String)> {
         let failed = |error| failure::store_error("connect", &error);
         let mut options = ClientOptions::parse(url).await.map_err(failed)?;
         options.app_name.get_or_insert_with(|| "switchyard".to_owned());
@@ -115,6 +127,12 @@ impl MongoStore {
         options.read_concern = Some(ReadConcern::local());
         options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
         let name = options.default_database.clone().unwrap_or_else(|| DEFAULT_DATABASE.to_owned());
+        Ok((options, name))
+    }
+
+    async fn open(url: &str) -> StoreResult<Self> {
+        let (options, name) = Self::options(url).await?;
+        let failed = |error| failure::store_error("connect", &error);
         let client = Client::with_options(options).map_err(failed)?;
 
         let database = client.database(&name);
@@ -126,6 +144,8 @@ impl MongoStore {
             sessions: database.collection("sessions"),
             workers: database.collection("workers"),
             timeline: database.collection("events"),
+            ratings: database.collection("ratings"),
+            leases: database.collection("leases"),
             database,
             connected,
             pinger,
@@ -156,10 +176,12 @@ async fn keep_pinging(database: Database, connected: watch_channel::Sender<bool>
 
 async fn make_indexes(database: &Database) -> StoreResult<()> {
     let index = |keys: Document| IndexModel::builder().keys(keys).build();
-    let expiring = IndexModel::builder()
-        .keys(doc! { "stored_at": 1 })
-        .options(IndexOptions::builder().expire_after(TIMELINE_KEPT).build())
-        .build();
+    let expiring = |after: Duration| {
+        IndexModel::builder()
+            .keys(doc! { "stored_at": 1 })
+            .options(IndexOptions::builder().expire_after(after).build())
+            .build()
+    };
     let sessions = vec![
         index(doc! { "key_id": 1, "_id": 1 }),
         index(doc! { "state": 1, "closed_at": 1 }),
@@ -175,8 +197,18 @@ async fn make_indexes(database: &Database) -> StoreResult<()> {
                 .build(),
         )
         .build();
-    let events = vec![numbered, expiring];
-    for (name, indexes) in [("sessions", sessions), ("events", events)] {
+    let where_there_are = |field: &str, keys: Document| {
+        let filter = doc! { field: { "$exists": true } };
+        IndexModel::builder()
+            .keys(keys)
+            .options(IndexOptions::builder().partial_filter_expression(filter).build())
+            .build()
+    };
+    let owed = where_there_are("webhooks.to", doc! { "webhooks.to": 1, "session_id": 1, "number": 1 });
+    let given_up = where_there_are("webhooks.given_up", doc! { "webhooks.given_up": 1, "_id": 1 });
+    let events = vec![numbered, owed, given_up, expiring(TIMELINE_KEPT)];
+    let ratings = vec![index(doc! { "session_id": 1, "participant_id": 1 }), expiring(RATINGS_KEPT)];
+    for (name, indexes) in [("sessions", sessions), ("events", events), ("ratings", ratings)] {
         let collection = database.collection::<Document>(name);
         let made = within(OPERATION_LIMIT, "create indexes", async {
             match collection.create_indexes(indexes).await {
@@ -208,8 +240,39 @@ async fn within<T>(
     }
 }
 
+/// The version of stored documents, in their field `version`. New fields need no new one: whoever does not know them leaves
+/// them alone. It is for what an earlier version would misread.
+const DOCUMENT_VERSION: i64 = 1;
+
+/// What goes into every new document beside its own fields. Those of before it was written have none, and are of version 1.
+fn stamp(document: &mut Document) {
+    document.insert("version", DOCUMENT_VERSION);
+}
+
+/// Of documents that this version may change: part of every guard.
+fn not_newer() -> Document {
+    doc! { "$not": { "$gt": DOCUMENT_VERSION } }
+}
+
 /// Reads a stored document; fields that this version does not know are ignored.
+///
+/// # Errors
+/// `Internal` for one that is not readable, or of a later version.
 fn decode<T: DeserializeOwned>(document: &RawDocument) -> StoreResult<T> {
+    let version = match document.get("version") {
+        Ok(Some(RawBsonRef::Int64(version))) => version,
+        Ok(Some(RawBsonRef::Int32(version))) => i64::from(version),
+        _ => DOCUMENT_VERSION,
+    };
+    if version > DOCUMENT_VERSION {
+        let id = document.get_str("_id").unwrap_or("(no text _id)");
+        return Err(StoreError::new(
+            StoreErrorKind::Internal,
+            format!(
+                "stored document {id} is of version {version}; this process reads up to {DOCUMENT_VERSION}"
+            ),
+        ));
+    }
     ::mongodb::bson::deserialize_from_slice(document.as_bytes()).map_err(|error| {
         let id = document.get_str("_id").unwrap_or("(no text _id)");
         StoreError::new(StoreErrorKind::Internal, format!("stored document {id} is not readable: {error}"))
@@ -349,8 +412,31 @@ impl Store for MongoStore {
         session: SessionId,
         participant: ParticipantId,
         only_if: RemoveIf,
+        by: Option<CommandId>,
     ) -> StoreResult<Guarded> {
-        sessions::remove_participant(&self.shared.sessions, session, participant, only_if).await
+        sessions::remove_participant(&self.shared.sessions, session, participant, only_if, by).await
+    }
+
+    async fn revoke(
+        &self,
+        session: SessionId,
+        participant: ParticipantId,
+        at: UnixMillis,
+    ) -> StoreResult<Guarded> {
+        sessions::revoke(&self.shared.sessions, session, participant, at).await
+    }
+
+    async fn note_done(&self, session: SessionId, command: CommandId) -> StoreResult<Guarded> {
+        sessions::note_done(&self.shared.sessions, session, command).await
+    }
+
+    async fn set_settings(
+        &self,
+        session: SessionId,
+        settings: &SessionSettings,
+        by: CommandId,
+    ) -> StoreResult<Guarded> {
+        sessions::set_settings(&self.shared.sessions, session, settings, by).await
     }
 
     async fn close_session(&self, session: SessionId, at: UnixMillis) -> StoreResult<Guarded> {
@@ -414,6 +500,59 @@ impl Store for MongoStore {
         limit: usize,
     ) -> StoreResult<Vec<TimelineEntry>> {
         timeline::of(&self.shared.timeline, session, after, limit.min(TIMELINE_LIMIT)).await
+    }
+
+    async fn sessions_owed(
+        &self,
+        to: &str,
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> StoreResult<Vec<SessionId>> {
+        webhooks::sessions_owed(&self.shared.timeline, to, after, limit).await
+    }
+
+    async fn owed(&self, to: &str, session: SessionId, limit: usize) -> StoreResult<Vec<TimelineEntry>> {
+        webhooks::owed(&self.shared.timeline, to, session, limit).await
+    }
+
+    async fn settle_owed(&self, to: &str, entry: EventId, given_up: bool) -> StoreResult<bool> {
+        webhooks::settle(&self.shared.timeline, to, entry, given_up).await
+    }
+
+    async fn given_up(
+        &self,
+        to: &[String],
+        after: Option<EventId>,
+        limit: usize,
+    ) -> StoreResult<Vec<TimelineEntry>> {
+        webhooks::given_up(&self.shared.timeline, to, after, limit).await
+    }
+
+    async fn owe_again(&self, to: &str, entry: EventId, since: UnixMillis) -> StoreResult<bool> {
+        webhooks::owe_again(&self.shared.timeline, to, entry, since).await
+    }
+
+    async fn take_lease(
+        &self,
+        name: &str,
+        holder: InstanceId,
+        now: UnixMillis,
+        until: UnixMillis,
+    ) -> StoreResult<bool> {
+        webhooks::take_lease(&self.shared.leases, name, holder, now, until).await
+    }
+
+    async fn put_rating(&self, rating: &Rating) -> StoreResult<bool> {
+        ratings::put(&self.shared.ratings, rating).await
+    }
+
+    async fn ratings(
+        &self,
+        session: SessionId,
+        after: Option<ParticipantId>,
+        limit: usize,
+    ) -> StoreResult<Vec<Rating>> {
+        ratings::of(&self.shared.ratings, session, after, limit).await
     }
 
     fn connected(&self) -> watch_channel::Receiver<bool> {

@@ -36,7 +36,8 @@ pub(super) async fn list(
             query.insert("$or", unattended);
         }
     }
-    let parts = doc! { "epoch": 1, "pipelines": 1, "participants._id": 1, "participants.endpoint": 1 };
+    let parts =
+        doc! { "version": 1, "epoch": 1, "pipelines": 1, "participants._id": 1, "participants.endpoint": 1 };
     Ok(decode_readable("sessions", find(sessions, "outline sessions", query, parts, limit).await?))
 }
 
@@ -68,7 +69,7 @@ async fn ids(
         #[serde(rename = "_id")]
         id: SessionId,
     }
-    let found = find(sessions, operation, query, doc! { "_id": 1 }, limit).await?;
+    let found = find(sessions, operation, query, doc! { "_id": 1, "version": 1 }, limit).await?;
     Ok(decode_readable::<OnlyId>("sessions", found).into_iter().map(|found| found.id).collect())
 }
 

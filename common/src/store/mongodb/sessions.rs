@@ -8,10 +8,13 @@ use ::mongodb::options::{ReturnDocument, UpdateModifications};
 use futures::TryStreamExt;
 use serde::Serialize;
 
-use super::{OPERATION_LIMIT, decode, decode_readable, encode, failure, unstorable, within};
+use super::{
+    OPERATION_LIMIT, decode, decode_readable, encode, failure, not_newer, stamp, unstorable, within,
+};
 use crate::model::{
-    EndpointId, EndpointState, Participant, ParticipantId, ParticipantState, Pipeline, PipelineId,
-    PipelineState, Session, SessionId, SessionState, Track, TrackId,
+    CommandId, DONE_COMMANDS_KEPT, EndpointId, EndpointState, Participant, ParticipantId, ParticipantState,
+    Pipeline, PipelineId, PipelineState, REVOCATIONS_KEPT, Revocation, Session, SessionId, SessionSettings,
+    SessionState, Track, TrackId,
 };
 use crate::store::{
     Guarded, Inserted, RemoveIf, SessionFilter, StoreError, StoreErrorKind, StoreResult, is_placed,
@@ -25,7 +28,9 @@ const INSERT_TRIES: usize = 3;
 type Sessions = Collection<RawDocumentBuf>;
 
 pub(super) async fn insert(sessions: &Sessions, session: &Session) -> StoreResult<Inserted> {
-    let document = ::mongodb::bson::serialize_to_raw_document_buf(session).map_err(unstorable)?;
+    let mut document = encode(session)?;
+    stamp(&mut document);
+    let document = RawDocumentBuf::try_from(&document).map_err(unstorable)?;
     for _ in 0..INSERT_TRIES {
         let is_new = within(OPERATION_LIMIT, "insert session", async {
             match sessions.insert_one(&document).await {
@@ -67,11 +72,28 @@ pub(super) async fn list(sessions: &Sessions, filter: &SessionFilter) -> StoreRe
     if let Some(after) = filter.after {
         query.insert("_id", doc! { "$gt": after.to_string() });
     }
+    if let Some(text) = &filter.search {
+        let occurs = |field: &str| doc! { field: { "$regex": literal(text), "$options": "i" } };
+        let fields = ["_id", "name", "participants._id", "participants.name"].map(occurs);
+        query.insert("$or", fields.to_vec());
+    }
     let limit = i64::try_from(filter.effective_limit()).unwrap_or(i64::MAX);
     let listed = within(OPERATION_LIMIT, "list sessions", async {
         sessions.find(query).sort(doc! { "_id": 1 }).limit(limit).await?.try_collect::<Vec<_>>().await
     });
     Ok(decode_readable("sessions", listed.await?))
+}
+
+/// A regular expression that matches this text and nothing else.
+fn literal(text: &str) -> String {
+    let mut pattern = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_ascii_punctuation() {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    pattern
 }
 
 pub(super) async fn place_pipeline(
@@ -177,8 +199,21 @@ pub(super) async fn put_participant(
     epoch: i64,
     participant: &Participant,
 ) -> StoreResult<Guarded> {
-    let guard = doc! { "_id": session.to_string(), "state": text(&SessionState::Open)?, "epoch": epoch };
     let id = participant.id.to_string();
+    let join = participant.command_id.to_string();
+    let closed = text(&EndpointState::Closed)?;
+    let pipeline = participant.endpoint.as_ref().map(|endpoint| endpoint.pipeline_id.to_string());
+    let stands = doc! {
+        "_id": &id, "command_id": &join, "endpoint.pipeline_id": pipeline, "endpoint.state": { "$ne": closed },
+    };
+    let mut guard = doc! {
+        "_id": session.to_string(), "state": text(&SessionState::Open)?, "epoch": epoch,
+        "$or": [{ "done_commands": { "$ne": &join } }, { "participants": { "$elemMatch": stands } }],
+    };
+    if let Some(issued_at) = participant.token_issued_at {
+        let revoked = doc! { "_id": &id, "at": { "$gte": issued_at.0 } };
+        guard.insert("revocations", doc! { "$not": { "$elemMatch": revoked } });
+    }
     // `$literal`: a participant's name is anyone's text, and may begin with `$`.
     let entry = doc! { "$literal": encode(participant)? };
     let each = |result: Bson| doc! { "$map": { "input": "$participants", "as": "each", "in": result } };
@@ -192,7 +227,13 @@ pub(super) async fn put_participant(
     );
     let added = doc! { "$concatArrays": ["$participants", [entry]] };
     let is_there = doc! { "$in": [&id, each("$$each._id".into())] };
-    let update = vec![doc! { "$set": { "participants": { "$cond": [is_there, replaced, added] } } }];
+    // Not there in documents of earlier versions.
+    let done = doc! { "$ifNull": ["$done_commands", []] };
+    let with_join = doc! { "$slice": [{ "$concatArrays": [done.clone(), [&join]] }, -kept()] };
+    let update = vec![doc! { "$set": {
+        "participants": { "$cond": [is_there, replaced, added] },
+        "done_commands": { "$cond": [{ "$in": [&join, done.clone()] }, done, with_join] },
+    } }];
     guarded(sessions, "put participant", session, guard, update, vec![]).await
 }
 
@@ -248,15 +289,94 @@ pub(super) async fn remove_participant(
     session: SessionId,
     participant: ParticipantId,
     only_if: RemoveIf,
+    by: Option<CommandId>,
 ) -> StoreResult<Guarded> {
     let also = match only_if {
         RemoveIf::Present => Document::new(),
         RemoveIf::Endpoint(endpoint) => with_endpoint(endpoint),
         RemoveIf::OpenEndpoint(endpoint) => with_open_endpoint(endpoint)?,
     };
-    let guard = has_participant(session, participant, also);
-    let update = doc! { "$pull": { "participants": { "_id": participant.to_string() } } };
+    let mut guard = has_participant(session, participant, also);
+    let mut update = doc! { "$pull": { "participants": { "_id": participant.to_string() } } };
+    if let Some(leave) = by {
+        guard.insert("done_commands", doc! { "$ne": leave.to_string() });
+        update.insert("$push", noted_as_done(leave));
+    }
     guarded(sessions, "remove participant", session, guard, update, vec![]).await
+}
+
+/// An update by aggregation: it replaces the entry there is, and leaves one that says as much where it is.
+pub(super) async fn revoke(
+    sessions: &Sessions,
+    session: SessionId,
+    participant: ParticipantId,
+    at: UnixMillis,
+) -> StoreResult<Guarded> {
+    let guard = doc! { "_id": session.to_string(), "state": text(&SessionState::Open)? };
+    let id = participant.to_string();
+    let is_own = |also: Bson| doc! { "$and": [{ "$eq": ["$$each._id", &id] }, also] };
+    // Not there in most documents.
+    let noted = doc! { "$ifNull": ["$revocations", []] };
+    let filtered =
+        |condition: Document| doc! { "$filter": { "input": noted.clone(), "as": "each", "cond": condition } };
+    let as_late = filtered(is_own(doc! { "$gte": ["$$each.at", at.0] }.into()));
+    let others = filtered(doc! { "$ne": ["$$each._id", &id] });
+    let with_it = doc! { "$slice": [
+        { "$concatArrays": [others, [encode(&Revocation { participant_id: participant, at })?]] },
+        -(REVOCATIONS_KEPT as i32),
+    ] };
+    let update = vec![doc! { "$set": {
+        "revocations": { "$cond": [{ "$gt": [{ "$size": as_late }, 0] }, noted.clone(), with_it] },
+    } }];
+    guarded(sessions, "revoke", session, guard, update, vec![]).await
+}
+
+pub(super) async fn note_done(
+    sessions: &Sessions,
+    session: SessionId,
+    command: CommandId,
+) -> StoreResult<Guarded> {
+    let guard = doc! {
+        "_id": session.to_string(), "state": text(&SessionState::Open)?,
+        "done_commands": { "$ne": command.to_string() },
+    };
+    let update = doc! { "$push": noted_as_done(command) };
+    guarded(sessions, "note done", session, guard, update, vec![]).await
+}
+
+/// Each setting by itself: fields that this version does not know stay, and the database counts the revisions.
+pub(super) async fn set_settings(
+    sessions: &Sessions,
+    session: SessionId,
+    settings: &SessionSettings,
+    by: CommandId,
+) -> StoreResult<Guarded> {
+    let guard = doc! {
+        "_id": session.to_string(), "state": text(&SessionState::Open)?, "done_commands": { "$ne": by.to_string() },
+    };
+    let encoded = encode(settings)?;
+    let (mut set, mut unset) = (Document::new(), Document::new());
+    for name in ["last_n", "loudest_n", "codecs", "bitrates"] {
+        match encoded.get(name) {
+            Some(value) => set.insert(format!("settings.{name}"), value.clone()),
+            None => unset.insert(format!("settings.{name}"), ""),
+        };
+    }
+    let mut update = doc! { "$inc": { "settings.revision": 1_i64 }, "$push": noted_as_done(by) };
+    for (operator, fields) in [("$set", set), ("$unset", unset)] {
+        if !fields.is_empty() {
+            update.insert(operator, fields);
+        }
+    }
+    guarded(sessions, "set settings", session, guard, update, vec![]).await
+}
+
+fn noted_as_done(command: CommandId) -> Document {
+    doc! { "done_commands": { "$each": [command.to_string()], "$slice": -kept() } }
+}
+
+const fn kept() -> i32 {
+    DONE_COMMANDS_KEPT as i32
 }
 
 /// Closes the session if it is open and `also` holds.
@@ -270,6 +390,7 @@ pub(super) async fn close(
     guard.extend(also);
     let update = doc! { "$set": {
         "state": text(&SessionState::Closed)?, "closed_at": at.0, "participants": [], "pipelines": [],
+        "done_commands": [],
     } };
     guarded(sessions, "close session", session, guard, update, vec![]).await
 }
@@ -290,10 +411,11 @@ async fn guarded(
     sessions: &Sessions,
     operation: &'static str,
     session: SessionId,
-    guard: Document,
+    mut guard: Document,
     update: impl Into<UpdateModifications>,
     array_filters: Vec<Document>,
 ) -> StoreResult<Guarded> {
+    guard.insert("version", not_newer());
     let update = sessions.find_one_and_update(guard, update).return_document(ReturnDocument::After);
     let update = match array_filters.is_empty() {
         true => update,

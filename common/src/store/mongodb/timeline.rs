@@ -10,7 +10,7 @@ use ::mongodb::Collection;
 use ::mongodb::bson::{DateTime, Document, RawDocumentBuf, doc};
 use futures::TryStreamExt;
 
-use super::{OPERATION_LIMIT, decode_readable, encode, failure, unstorable, within};
+use super::{OPERATION_LIMIT, decode_readable, encode, failure, stamp, unstorable, within};
 use crate::ambient;
 use crate::model::{SessionId, TimelineEntry};
 use crate::store::{StoreError, StoreErrorKind, StoreResult};
@@ -63,6 +63,7 @@ fn document(session: SessionId, entry: &TimelineEntry, number: i64) -> StoreResu
     document.insert("session_id", session.to_string());
     document.insert("number", number);
     document.insert("stored_at", DateTime::now());
+    stamp(&mut document);
     RawDocumentBuf::try_from(&document).map_err(unstorable)
 }
 

@@ -13,7 +13,7 @@
 use std::time::Duration;
 
 use ::mongodb::Collection;
-use ::mongodb::bson::{Document, RawDocument, RawDocumentBuf, doc};
+use ::mongodb::bson::{DateTime, Document, RawDocument, RawDocumentBuf, doc};
 use ::mongodb::change_stream::ChangeStream;
 use ::mongodb::change_stream::event::ResumeToken as ServerToken;
 use ::mongodb::options::ReadConcern;
@@ -26,6 +26,7 @@ use crate::model::{Session, SessionId, SessionState};
 use crate::store::{
     ResumeToken, SessionChange, SessionChangeKind, SessionWatch, StoreError, StoreErrorKind, StoreResult,
 };
+use crate::time::UnixMillis;
 
 /// The pause before opening a lost stream again; doubles up to [`REOPEN_PAUSE_LIMIT`].
 const REOPEN_PAUSE: Duration = Duration::from_millis(100);
@@ -74,6 +75,7 @@ impl MongoWatch {
                     match read {
                         Some(Ok(event)) => {
                             self.pause = REOPEN_PAUSE;
+                            note_lag(&event);
                             return Ok(event);
                         }
                         Some(Err(error)) => {
@@ -147,7 +149,7 @@ async fn open_stream(
 ) -> StoreResult<Events> {
     let resuming = token.is_some();
     let wanted = doc! { "$project": {
-        "operationType": 1, "ns": 1, "documentKey": 1, "fullDocument": 1,
+        "operationType": 1, "ns": 1, "wallTime": 1, "clusterTime": 1, "documentKey": 1, "fullDocument": 1,
         "updateDescription.updatedFields.state": 1,
     } };
     // Change streams accept no other; it is not the collection's.
@@ -164,6 +166,16 @@ async fn open_stream(
     match tokio::time::timeout(OPERATION_LIMIT, open).await {
         Ok(opened) => opened.map_err(|error| failure::watch_error(&error, resuming)),
         Err(_) => Err(StoreError::new(StoreErrorKind::Unavailable, "watch sessions: no answer in time")),
+    }
+}
+
+/// Notes how long the change took to get here. Servers before MongoDB 6 tell the second only, whose middle is taken.
+fn note_lag(event: &RawDocument) {
+    let told = event.get_datetime("wallTime").map(DateTime::timestamp_millis);
+    let told = told.or_else(|_| event.get_timestamp("clusterTime").map(|it| i64::from(it.time) * 1000 + 500));
+    if let Ok(at) = told {
+        let lag = UnixMillis(at).until(UnixMillis::now());
+        metrics::histogram!("switchyard_store_change_lag_seconds").record(lag.as_secs_f64());
     }
 }
 

@@ -1,4 +1,6 @@
 //! The `workers` collection: one row per living media process.
+//!
+//! Rows have no `version`: to a worker that left a later one out, that worker would be dead. They only ever gain fields.
 
 use ::mongodb::Collection;
 use ::mongodb::bson::{Bson, Document, RawDocumentBuf, doc};

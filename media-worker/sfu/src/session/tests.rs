@@ -2,6 +2,10 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+mod layers;
+mod svc;
+mod switch;
+
 use super::*;
 use crate::request::{FIRST_RETRY, MIN_INTERVAL};
 
@@ -110,6 +114,35 @@ fn mute_stops_everything_and_resumes_with_a_keyframe_and_without_a_gap() {
     session.handle_packet(later, microphone, &delta(91));
     assert_eq!(forwarded(&mut session), [(picture, 3), (sound, 3)]);
     assert_eq!(session.counters().muted, 2);
+}
+
+#[test]
+fn a_voice_that_is_held_is_accepted_and_comes_back_without_a_gap() {
+    let (mut session, now) = (Session::new(), epoch());
+    let microphone = session.publish(Codec::Opus);
+    let listener = session.subscribe(microphone).unwrap();
+    session.activate(now, listener);
+    let voice = |sequence: u16| Packet::new(1, sequence, u32::from(sequence) * 960, &[0xfc]);
+    let at = |sequence: u16| now + Duration::from_millis(20) * u32::from(sequence);
+    let mut times = Vec::new();
+    for sequence in 1..=20 {
+        if sequence == 6 || sequence == 16 {
+            session.set_held(microphone, sequence == 6);
+        }
+        let standing = if session.is_held(microphone) { Standing::Held } else { Standing::Flowing };
+        assert_eq!(session.standing(listener), Some(standing));
+        session.handle_packet(at(sequence), microphone, &voice(sequence));
+        while let Some(output) = session.poll_output() {
+            let Output::Forward { sequence, timestamp, .. } = output else { continue };
+            times.push((sequence.0, timestamp.0));
+        }
+    }
+    let numbers: Vec<u16> = times.iter().map(|(sequence, _)| *sequence).collect();
+    assert_eq!(numbers, (1..=10).collect::<Vec<_>>());
+    let counters = session.counters();
+    assert_eq!((counters.accepted, counters.held, counters.forwarded), (20, 10, 10));
+    let gone_by = times[5].1.wrapping_sub(times[4].1);
+    assert!((10 * 960..=12 * 960).contains(&gone_by), "its clock went on: {gone_by}");
 }
 
 #[test]
@@ -282,8 +315,13 @@ proptest! {
             }
             let counters = session.counters();
             prop_assert_eq!(counters.accepted + counters.muted + counters.replaced_source, received);
-            let decided =
-                counters.forwarded + counters.inactive + counters.awaiting_keyframe + counters.before_start;
+            let decided = counters.forwarded
+                + counters.inactive
+                + counters.paused
+                + counters.awaiting_keyframe
+                + counters.other_encoding
+                + counters.withheld
+                + counters.before_start;
             prop_assert_eq!(decided, wishes);
         }
     }

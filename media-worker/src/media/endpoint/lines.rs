@@ -5,9 +5,13 @@
 
 use common::message::SubscribedTrack;
 use common::model::{ParticipantId, Track, TrackId, TrackKind, TrackSource};
+use common::time::UnixMillis;
 use sfu::{Codec, ExtensionIds, PublicationId, SubscriptionId};
 
+use super::allocation::Share;
+use super::slots::Slot;
 use crate::media::codecs::{self, Payload};
+use crate::media::encodings::Encodings;
 use crate::media::rtp::send::Sender;
 use crate::media::sdp::write::{Body, Media, Section, Source};
 use crate::media::sdp::{Direction, Format};
@@ -22,8 +26,12 @@ pub struct SourceTrack {
     pub codec: Codec,
     /// The publisher's extension ids.
     pub extensions: ExtensionIds,
+    /// How many there are at once.
+    pub encodings: u8,
     pub publication: PublicationId,
     pub muted: bool,
+    /// Since when its participant is there.
+    pub joined_at: UnixMillis,
 }
 
 /// One m-line.
@@ -39,6 +47,8 @@ pub enum Use {
     Receiving(Receiving),
     /// The server's; it may carry a subscription.
     Sending(Sending),
+    /// The client's data channels, and the longest message that it takes, in bytes.
+    Data { max_message: usize },
 }
 
 /// See [`Use::Receiving`].
@@ -47,9 +57,10 @@ pub struct Receiving {
     pub payload: Payload,
     pub formats: Vec<Format>,
     pub extensions: ExtensionIds,
-    /// The encoding that is wanted when the client offered several (simulcast).
-    pub encoding: Option<String>,
+    pub encodings: Encodings,
     pub published: Option<Published>,
+    /// What the client is told to send at most, in bit/s.
+    pub max_bitrate: Option<u64>,
 }
 
 pub struct Published {
@@ -68,6 +79,8 @@ pub struct Sending {
     pub carried: Option<Carried>,
     /// The client knows that the m-line is unused, so it can be given another track.
     pub is_free: bool,
+    /// It is an m-line of the client's own that carries one track after another.
+    pub slot: Option<Box<Slot>>,
 }
 
 pub struct Carried {
@@ -75,6 +88,8 @@ pub struct Carried {
     pub subscription: SubscriptionId,
     /// Set once the client accepted.
     pub sender: Option<Sender>,
+    /// What the client wants of it, and what it gets. Boxed: packets do not touch it.
+    pub share: Box<Share>,
 }
 
 impl Line {
@@ -94,6 +109,11 @@ impl Line {
         if let Use::Sending(sending) = &mut self.use_ { Some(sending) } else { None }
     }
 
+    /// The longest message for the client, on the m-line of its data channels.
+    pub fn data(&self) -> Option<usize> {
+        if let Use::Data { max_message } = self.use_ { Some(max_message) } else { None }
+    }
+
     pub fn is_rejected(&self) -> bool {
         matches!(self.use_, Use::Rejected { .. })
     }
@@ -101,23 +121,26 @@ impl Line {
     /// How the m-line is written, when nothing but its own state decides (offers).
     pub fn section(&self) -> Section<'_> {
         match &self.use_ {
-            Use::Rejected { .. } => self.section_with(Direction::Inactive),
+            Use::Rejected { .. } | Use::Data { .. } => self.section_with(Direction::Inactive),
             Use::Receiving(receiving) => self.section_with(if receiving.published.is_some() {
                 Direction::RecvOnly
             } else {
                 Direction::Inactive
             }),
-            Use::Sending(sending) => self.section_with(if sending.carried.is_some() {
-                Direction::SendOnly
-            } else {
-                Direction::Inactive
-            }),
+            Use::Sending(sending) => {
+                self.section_with(if sending.carried.is_some() || sending.slot.is_some() {
+                    Direction::SendOnly
+                } else {
+                    Direction::Inactive
+                })
+            }
         }
     }
 
     fn section_with(&self, direction: Direction) -> Section<'_> {
         let body = match &self.use_ {
             Use::Rejected { kind, protocol, formats } => Body::Rejected { kind, protocol, formats },
+            Use::Data { .. } => Body::Data,
             Use::Receiving(receiving) => Body::Media(Media {
                 kind: kind_name(receiving.kind),
                 direction,
@@ -128,7 +151,8 @@ impl Line {
                 },
                 extensions: codecs::extension_lines(&receiving.extensions),
                 source: None,
-                encoding: receiving.encoding.as_deref(),
+                max_bitrate: receiving.max_bitrate,
+                encodings: receiving.encodings.names(),
             }),
             Use::Sending(sending) => Body::Media(Media {
                 kind: kind_name(sending.kind),
@@ -139,14 +163,14 @@ impl Line {
                     TrackKind::Video => codecs::VIDEO_SEND_FEEDBACK,
                 },
                 extensions: codecs::extension_lines(&sending.extensions),
-                source: sending.carried.as_ref().map(|carried| Source {
-                    // Plain clients map by these: the participant is the stream, the track the track.
-                    stream_id: carried.track.participant_id.to_string(),
-                    track_id: carried.track.track_id.to_string(),
+                source: sending.names(&self.mid).map(|(stream_id, track_id)| Source {
+                    stream_id,
+                    track_id,
                     ssrc: sending.ssrc,
                     repair_ssrc: sending.repair_ssrc,
                 }),
-                encoding: None,
+                max_bitrate: None,
+                encodings: &[],
             }),
         };
         Section { mid: &self.mid, body }
@@ -173,6 +197,22 @@ pub const fn kind_name(kind: TrackKind) -> &'static str {
 }
 
 impl Sending {
+    /// The stream and the track as they are called in descriptions.
+    fn names(&self, mid: &str) -> Option<(String, String)> {
+        if let Some(slot) = &self.slot {
+            return Some((slot.stream_id.clone(), format!("{}-{mid}", kind_name(self.kind))));
+        }
+        let track = &self.carried.as_ref()?.track;
+        // Plain clients map by these: the participant is the stream, the track the track.
+        Some((track.participant_id.to_string(), track.track_id.to_string()))
+    }
+
+    /// What feeds the m-line, as far as something does or may.
+    pub fn subscription(&self) -> Option<SubscriptionId> {
+        let slot = self.slot.as_ref().map(|slot| slot.subscription);
+        slot.or_else(|| Some(self.carried.as_ref()?.subscription))
+    }
+
     /// An m-line for a codec, unused yet.
     pub fn new(kind: TrackKind, payload: Payload, extensions: ExtensionIds) -> Self {
         let mut sending = Self {
@@ -184,6 +224,7 @@ impl Sending {
             repair_ssrc: None,
             carried: None,
             is_free: true,
+            slot: None,
         };
         sending.renumber();
         sending

@@ -1,33 +1,31 @@
-//! RTP and RTCP of one endpoint: decrypts, finds the m-line, repairs, reports; and the way out.
+//! RTP and RTCP of one endpoint: decrypts, hands in, answers feedback; and the way out.
 
-use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use sfu::extension::elements;
-use sfu::{Extension, ExtensionIds, IdMap, Packet, PublicationId, Sequence, SubscriptionId};
+use sfu::{EncodingId, IdMap, PublicationId, Sequence, SubscriptionId};
 
-use super::lines::{Line, Published};
+use common::model::TrackKind;
+
+use super::allocation::{Attention, Divided};
+use super::bandwidth::Bandwidth;
+use super::lines::{Carried, Line};
+use super::pacer::Next;
+use super::steps::Step;
 use super::{Effects, Endpoint, Life};
-use crate::media::codecs::Payload;
-use crate::media::pipeline::{Outgoing, Pipeline};
-use crate::media::rtp::arrival::Arrivals;
+use crate::media::drops::Reason;
+use crate::media::pipeline::{Outgoing, Pipeline, Scene};
 use crate::media::rtp::history::Kept;
 use crate::media::rtp::packet;
-use crate::media::rtp::receive::Receiver;
 use crate::media::rtp::rtcp::{self, Message};
 use crate::media::rtp::send::{Label, Sender};
-use crate::media::sdp::Media;
 use crate::media::socket::egress::Egress;
 use crate::media::transport::Path;
 use crate::media::transport::srtp::Outbound;
 
-/// SSRCs that nothing announced and that are looked at all the same. SRTP keeps state for each, so a
-/// peer must not be able to make up many.
-const MAX_UNANNOUNCED: usize = 64;
-/// How often receiver reports are sent.
-const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// Packets that a client can ask for again at once; further ones it asks for again.
 const MAX_REPAIRS: usize = 1024;
+/// Packets of a probe that leave at once.
+const MAX_PADDING: usize = 64;
 /// Shortest RTP header and shortest RTCP header with a sender.
 const MIN_RTP: usize = 12;
 const MIN_RTCP: usize = 8;
@@ -35,221 +33,16 @@ const MIN_RTCP: usize = 8;
 /// What an endpoint's reports mean for its pipeline.
 #[derive(Debug)]
 pub enum Received {
-    SenderReport { publication: PublicationId, ntp: u64, rtp: u32 },
+    SenderReport { publication: PublicationId, encoding: EncodingId, ntp: u64, rtp: u32 },
     KeyframeRequest { subscription: SubscriptionId },
 }
 
-/// What is received on one m-line.
-struct LineStream {
-    mid: String,
-    /// The encoding that is wanted of several.
-    encoding: Option<String>,
-    payload: Payload,
-    extensions: ExtensionIds,
-    publication: PublicationId,
-    receiver: Option<Receiver>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct StreamRef {
-    line: usize,
-    is_repair: bool,
-}
-
-/// The received streams of an endpoint.
-pub struct Streams {
-    lines: HashMap<usize, LineStream>,
-    by_ssrc: HashMap<u32, StreamRef>,
-    unannounced: HashSet<u32>,
-    arrivals: Arrivals,
-    transport_sequence_id: Option<u8>,
-    report_due: Option<Instant>,
-    /// Under which SSRC the server reports.
-    reporter: u32,
-    scratch: Vec<u8>,
-}
-
-impl Streams {
-    pub fn new(now: Instant) -> Self {
-        Self {
-            lines: HashMap::new(),
-            by_ssrc: HashMap::new(),
-            unannounced: HashSet::new(),
-            arrivals: Arrivals::new(now),
-            transport_sequence_id: None,
-            report_due: None,
-            reporter: rand::random_range(1..u32::MAX),
-            scratch: Vec::new(),
-        }
-    }
-
-    /// Takes what a description says about an m-line.
-    pub fn set_line(
-        &mut self,
-        line: usize,
-        media: &Media,
-        payload: &Payload,
-        extensions: &ExtensionIds,
-        published: Option<&Published>,
-    ) {
-        let Some(published) = published else {
-            self.remove_line(line);
-            return;
-        };
-        self.transport_sequence_id =
-            extensions.id(Extension::TransportSequence).or(self.transport_sequence_id);
-        let receiver = self.lines.remove(&line).and_then(|stream| stream.receiver);
-        let stream = LineStream {
-            mid: media.mid.clone(),
-            encoding: media.encodings.first().cloned(),
-            payload: payload.clone(),
-            extensions: *extensions,
-            publication: published.publication,
-            receiver,
-        };
-        self.lines.insert(line, stream);
-        let is_repair = |ssrc: &u32| media.repairs.iter().any(|(_, repair)| repair == ssrc);
-        let Some(primary) = media.sources.iter().copied().find(|ssrc| !is_repair(ssrc)) else { return };
-        self.by_ssrc.retain(|_, stream| stream.line != line);
-        self.bind_primary(line, primary);
-        if let Some((_, repair)) = media.repairs.iter().find(|(source, _)| *source == primary) {
-            self.by_ssrc.insert(*repair, StreamRef { line, is_repair: true });
-        }
-    }
-
-    pub fn remove_line(&mut self, line: usize) {
-        self.lines.remove(&line);
-        self.by_ssrc.retain(|_, stream| stream.line != line);
-    }
-
-    fn bind_primary(&mut self, line: usize, ssrc: u32) {
-        self.by_ssrc.insert(ssrc, StreamRef { line, is_repair: false });
-        if let Some(stream) = self.lines.get_mut(&line)
-            && stream.receiver.as_ref().is_none_or(|receiver| receiver.ssrc() != ssrc)
-        {
-            let codec = stream.payload.codec;
-            stream.receiver = Some(Receiver::new(ssrc, codec.clock_rate(), codec.is_video()));
-        }
-    }
-
-    /// The m-line of a stream that no description announced: by the MID extension (RFC 9143, section
-    /// 9.2), else by a payload type that only one m-line has.
-    fn learn(&mut self, payload_type: u8, packet: &Packet<'_>) -> Option<StreamRef> {
-        let value_of = |stream: &LineStream, extension| {
-            let id = stream.extensions.id(extension)?;
-            elements(packet.extension_profile, packet.extensions)
-                .find(|(other, _)| *other == id)
-                .map(|it| it.1)
-        };
-        let mid_of = |stream: &LineStream| value_of(stream, Extension::Mid);
-        let says = |stream: &LineStream| mid_of(stream).is_some_and(|mid| mid == stream.mid.as_bytes());
-        let has = |stream: &LineStream| {
-            stream.payload.payload_type == payload_type || stream.payload.repair_type == Some(payload_type)
-        };
-        let named = self.lines.iter().find(|(_, stream)| says(stream) && has(stream));
-        let mut fitting = self.lines.iter().filter(|(_, stream)| has(stream));
-        let (line, stream) = match (named, fitting.next(), fitting.next()) {
-            (Some(named), ..) => named,
-            (None, Some(only), None) if mid_of(only.1).is_none() => only,
-            _ => return None,
-        };
-        let (line, is_repair) = (*line, stream.payload.payload_type != payload_type);
-        let named_encoding = if is_repair { Extension::RepairedStreamId } else { Extension::StreamId };
-        if let (Some(wanted), Some(encoding)) = (&stream.encoding, value_of(stream, named_encoding))
-            && wanted.as_bytes() != encoding
-        {
-            return None;
-        }
-        if is_repair {
-            let stream = StreamRef { line, is_repair };
-            self.by_ssrc.insert(packet.ssrc, stream);
-            return Some(stream);
-        }
-        // The m-line's stream goes on under this SSRC; what it had before is history.
-        self.by_ssrc.retain(|_, other| other.line != line || other.is_repair);
-        self.bind_primary(line, packet.ssrc);
-        self.by_ssrc.get(&packet.ssrc).copied()
-    }
-
-    fn may_look_at(&mut self, ssrc: u32) -> bool {
-        self.by_ssrc.contains_key(&ssrc)
-            || self.unannounced.contains(&ssrc)
-            || self.unannounced.len() < MAX_UNANNOUNCED && self.unannounced.insert(ssrc)
-    }
-
-    /// What a decrypted packet is for its publication, if anything. `Err` is a drop.
-    fn handle_packet<'a>(
-        &mut self,
-        now: Instant,
-        datagram: &'a [u8],
-    ) -> Result<Option<(PublicationId, Packet<'a>)>, ()> {
-        let (payload_type, mut packet) = packet::parse(datagram).ok_or(())?;
-        if let Some(id) = self.transport_sequence_id
-            && let Some((_, value)) =
-                elements(packet.extension_profile, packet.extensions).find(|(other, _)| *other == id)
-            && let Some(number) = value.first_chunk::<2>()
-        {
-            self.arrivals.handle_packet(now, Sequence(u16::from_be_bytes(*number)));
-        }
-        let found = match self.by_ssrc.get(&packet.ssrc) {
-            Some(found) => *found,
-            None => self.learn(payload_type, &packet).ok_or(())?,
-        };
-        let stream = self.lines.get_mut(&found.line).ok_or(())?;
-        let receiver = stream.receiver.as_mut().ok_or(())?;
-        if found.is_repair {
-            if Some(payload_type) != stream.payload.repair_type {
-                return Err(());
-            }
-            // Without an original number it is padding that probes the bandwidth (RFC 4588, section 4).
-            let Some(original) = packet.payload.first_chunk::<2>() else { return Ok(None) };
-            packet.sequence = Sequence(u16::from_be_bytes(*original));
-            packet.ssrc = receiver.ssrc();
-            packet.payload = &packet.payload[2..];
-            if !receiver.is_missing(packet.sequence) {
-                return Ok(None);
-            }
-        } else if payload_type != stream.payload.payload_type {
-            return Err(());
-        }
-        receiver.handle_packet(now, packet.sequence, packet.timestamp);
-        self.report_due.get_or_insert(now + REPORT_INTERVAL);
-        Ok(Some((stream.publication, packet)))
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        let nack = self.lines.values().filter_map(|stream| stream.receiver.as_ref()?.poll_timeout()).min();
-        [nack, self.report_due, self.arrivals.poll_timeout()].into_iter().flatten().min()
-    }
-
-    /// Calls `send` with each RTCP compound that is due; it may change it.
-    fn handle_timeout(&mut self, now: Instant, mut send: impl FnMut(&mut Vec<u8>)) {
-        let mut out = std::mem::take(&mut self.scratch);
-        for stream in self.lines.values_mut() {
-            let Some(receiver) = &mut stream.receiver else { continue };
-            out.clear();
-            rtcp::write_nack(self.reporter, receiver.ssrc(), &receiver.take_due_nacks(now), &mut out);
-            if !out.is_empty() {
-                send(&mut out);
-            }
-        }
-        out.clear();
-        let any = self.by_ssrc.keys().next().copied().unwrap_or_default();
-        self.arrivals.handle_timeout(now, self.reporter, any, &mut out);
-        if !out.is_empty() {
-            send(&mut out);
-        }
-        if self.report_due.is_some_and(|due| due <= now) {
-            out.clear();
-            let blocks = self.lines.values_mut().filter_map(|stream| stream.receiver.as_mut()?.report(now));
-            rtcp::write_receiver_report(self.reporter, blocks, &mut out);
-            self.report_due = (!out.is_empty()).then_some(now + REPORT_INTERVAL);
-            if !out.is_empty() {
-                send(&mut out);
-            }
-        }
-        self.scratch = out;
-    }
+/// What came of sending.
+pub struct Flushed {
+    /// Packets that could not be sent.
+    pub drops: u64,
+    /// The first media ever has gone to this client.
+    pub first: Option<(Step, Duration)>,
 }
 
 impl Endpoint {
@@ -261,7 +54,7 @@ impl Endpoint {
         effects: &mut Effects,
     ) {
         let Some(srtp) = self.dtls.as_mut().and_then(|dtls| dtls.srtp()) else {
-            effects.drops += 1;
+            effects.drops.push(Reason::Unprotected);
             return;
         };
         // RFC 5761, section 4: RTCP by its packet type.
@@ -280,7 +73,7 @@ impl Endpoint {
             _ => None,
         };
         let Some(length) = opened else {
-            effects.drops += 1;
+            effects.drops.push(Reason::Unprotected);
             return;
         };
         self.seen(now, effects);
@@ -290,45 +83,60 @@ impl Endpoint {
             return;
         }
         match self.streams.handle_packet(now, clear) {
-            Ok(Some((publication, packet))) => pipeline.handle_own_packet(now, publication, &packet),
+            Ok(Some((publication, packet))) => {
+                effects.steps.extend(self.steps.receive(now));
+                pipeline.handle_own_packet(now, publication, &packet);
+            }
             Ok(None) => {}
-            Err(()) => effects.drops += 1,
+            Err(()) => effects.drops.push(Reason::Malformed),
         }
     }
 
     fn handle_rtcp(&mut self, now: Instant, compound: &[u8], effects: &mut Effects) {
         let well_formed = rtcp::read(compound, |message| match message {
             Message::SenderReport { ssrc, ntp, rtp } => {
-                let found = self.streams.by_ssrc.get(&ssrc).filter(|stream| !stream.is_repair);
-                if let Some(stream) = found.and_then(|found| self.streams.lines.get_mut(&found.line)) {
-                    if let Some(receiver) = &mut stream.receiver {
-                        receiver.handle_sender_report(now, ntp);
-                    }
-                    effects.received.push(Received::SenderReport {
-                        publication: stream.publication,
-                        ntp,
-                        rtp,
-                    });
+                if let Some((publication, encoding)) = self.streams.handle_sender_report(now, ssrc, ntp) {
+                    effects.received.push(Received::SenderReport { publication, encoding, ntp, rtp });
+                }
+            }
+            Message::Reception(block) => {
+                if let Some(line) = self.senders.get(&block.ssrc)
+                    && let Some((sender, _)) = sender(&mut self.lines, *line)
+                {
+                    sender.reported.handle(now, block);
                 }
             }
             Message::Nack { ssrc, lost: numbers } => {
                 if let Some(line) = self.senders.get(&ssrc) {
-                    let room = MAX_REPAIRS.saturating_sub(self.repairs.len());
-                    self.repairs.extend(numbers.sequences().take(room).map(|sequence| (*line, sequence)));
-                    effects.repairs = true;
+                    self.repairs.nacks_in += 1;
+                    if let Some((sender, _)) = sender(&mut self.lines, *line) {
+                        sender.nacks += 1;
+                    }
+                    self.pacer.push_again(*line, numbers.sequences(), MAX_REPAIRS);
+                    effects.flush = true;
                 }
+            }
+            Message::TransportFeedback(feedback) => {
+                self.bandwidth.handle_feedback(now, feedback);
+                self.allocation.want(now);
+            }
+            Message::MaximumBitrate(bitrate) => {
+                self.bandwidth.handle_maximum_bitrate(now, bitrate);
+                self.allocation.want(now);
             }
             Message::KeyframeRequest { ssrc } => {
                 let carried = self
                     .senders
                     .get(&ssrc)
-                    .and_then(|line| self.lines.get(*line)?.sending()?.carried.as_ref());
-                effects.received.extend(
-                    carried.map(|carried| Received::KeyframeRequest { subscription: carried.subscription }),
-                );
+                    .and_then(|line| self.lines.get_mut(*line)?.sending_mut()?.carried.as_mut());
+                effects.received.extend(carried.map(|carried| {
+                    self.repairs.keyframe_requests_in += 1;
+                    carried.sender.iter_mut().for_each(|sender| sender.keyframe_requests += 1);
+                    Received::KeyframeRequest { subscription: carried.subscription }
+                }));
             }
         });
-        effects.drops += u64::from(!well_formed);
+        effects.drops.extend((!well_formed).then_some(Reason::Malformed));
     }
 
     /// Notes a packet for the next [`Endpoint::flush`]; returns whether it is the first.
@@ -338,63 +146,122 @@ impl Endpoint {
     }
 
     /// Writes everything that waits: one subscriber's packets one behind the other, so that the socket can
-    /// send them together. Returns how many could not be sent.
-    pub fn flush(&mut self, now: Instant, pipeline: &Pipeline, egress: &mut Egress) -> u64 {
+    /// send them together.
+    pub fn flush(&mut self, now: Instant, pipeline: &Pipeline, egress: &mut Egress) -> Flushed {
         let path = self.ice.selected();
         let srtp = self.dtls.as_mut().and_then(|dtls| dtls.srtp());
         let (Some(path), Some(srtp)) = (path, srtp) else {
-            let drops = self.outbox.len() as u64;
+            let drops = self.outbox.len() + self.pacer.clear();
             self.outbox.clear();
-            self.repairs.clear();
-            return drops;
+            return Flushed { drops: drops as u64, first: None };
         };
-        let mut way = Way { path, outbound: &srtp.outbound, pipeline, egress };
-        let mut drops = 0;
+        let (bandwidth, lines) = (&mut self.bandwidth, &mut self.lines);
+        let mut way = Way { now, path, outbound: &srtp.outbound, pipeline, bandwidth, egress };
+        let (mut drops, mut any) = (0, false);
         for packet in self.outbox.drain(..) {
-            let sent = sender(&mut self.lines, packet.line)
-                .is_some_and(|(sender, _)| way.send(sender, &packet).is_some());
-            drops += u64::from(!sent);
+            let is_picture =
+                || lines.get(packet.line).and_then(Line::sending).map(|it| it.kind) == Some(TrackKind::Video);
+            if self.pacer.is_needed() && is_picture() {
+                let bytes =
+                    pipeline.kept(packet.publication, packet.number).map_or(0, |kept| kept.payload.len());
+                self.pacer.push(packet, bytes);
+                continue;
+            }
+            let sent = sender_of(lines, &packet, pipeline).and_then(|sender| way.send(sender, &packet));
+            self.pacer.spend(sent.unwrap_or(0));
+            drops += u64::from(sent.is_none());
+            any |= sent.is_some();
         }
-        for (line, sequence) in self.repairs.drain(..) {
-            // What cannot be repeated is no drop: it was sent once.
-            if let Some((sender, publication)) = sender(&mut self.lines, line) {
-                let _ = way.resend(now, sender, publication, sequence);
+        while let Some(next) = self.pacer.pop(now) {
+            match next {
+                Next::First(packet) => {
+                    let sent =
+                        sender_of(lines, &packet, pipeline).and_then(|sender| way.send(sender, &packet));
+                    drops += u64::from(sent.is_none());
+                    any |= sent.is_some();
+                }
+                // What cannot be repeated is no drop: it was sent once.
+                Next::Again(line, sequence) => {
+                    let sent = sender(lines, line)
+                        .and_then(|(sender, publication)| way.resend(sender, publication, sequence));
+                    self.repairs.resent += u64::from(sent.is_some());
+                    self.pacer.spend(sent.unwrap_or(0));
+                }
             }
         }
-        drops
+        way.pad(lines);
+        let first = if any { self.steps.send(now) } else { None };
+        Flushed { drops, first }
     }
 
-    /// Passes a publisher's report on for a subscription: both streams of a participant refer to the
-    /// publisher's clock, so their lips and voice stay together.
-    pub fn send_report(&mut self, line: usize, ntp: u64, rtp: u32, effects: &mut Effects) {
-        let sender = self.lines.get(line).and_then(|line| line.sending()?.carried.as_ref()?.sender.as_ref());
-        let Some(sender) = sender else { return };
-        let Some((rtp, packets, bytes)) = sender.report(rtp) else { return };
+    /// Divides what the path carries among the subscriptions, when that is due.
+    pub(super) fn allocate(
+        &mut self,
+        now: Instant,
+        scene: &Scene<'_>,
+        session: &mut sfu::Session,
+        effects: &mut Effects,
+    ) {
+        if !self.allocation.is_due(now) {
+            return;
+        }
+        let available = self.bandwidth.available(now);
+        let is_limited = scene.stage.admitted(self.participant_id, self.treatment.last_n, &mut self.cameras);
+        let cameras = is_limited.then_some(&self.cameras[..]);
+        let attention = Attention { speaking: scene.speaking, cameras };
+        let (lines, told) = (&mut self.lines, &mut effects.suspensions);
+        let Divided { wanted, pace } =
+            self.allocation.divide(now, available, &attention, lines, session, told);
+        self.bandwidth.set_wanted(wanted);
+        self.pacer.set_rate(pace);
+    }
+
+    /// Whether something waits to go out by itself: pictures behind others, or a probe.
+    pub(super) fn is_flush_due(&self, now: Instant) -> bool {
+        self.pacer.poll_timeout(now).is_some() || self.bandwidth.padding(now).is_some()
+    }
+
+    /// When pictures that wait are to be flushed next.
+    pub fn poll_waiting(&self, now: Instant) -> Option<Instant> {
+        self.pacer.poll_timeout(now)
+    }
+
+    /// Passes a publisher's report on for a subscription, whose clock says `rtp`: both streams of a participant refer
+    /// to the publisher's clock, so their lips and voice stay together.
+    pub fn send_report(&mut self, now: Instant, line: usize, ntp: u64, rtp: u32, effects: &mut Effects) {
+        let Some((sender, _)) = sender(&mut self.lines, line) else { return };
+        let Some((packets, bytes)) = sender.report(now, ntp) else { return };
         let ssrc = sender.ssrc();
         self.send_rtcp(effects, |_, out| rtcp::write_sender_report(ssrc, ntp, rtp, packets, bytes, out));
     }
 
-    /// Asks this endpoint for a keyframe of one of its tracks.
-    pub fn request_keyframe(&mut self, publication: PublicationId, effects: &mut Effects) {
-        let stream = self.streams.lines.values().find(|stream| stream.publication == publication);
-        let Some(ssrc) = stream.and_then(|stream| Some(stream.receiver.as_ref()?.ssrc())) else { return };
+    /// Asks this endpoint for a keyframe of one encoding of its tracks.
+    pub fn request_keyframe(
+        &mut self,
+        publication: PublicationId,
+        encoding: EncodingId,
+        effects: &mut Effects,
+    ) {
+        let Some(receiver) = self.streams.receiver_of(publication, encoding) else { return };
+        receiver.note_keyframe_request();
+        self.repairs.keyframe_requests_out += 1;
+        let ssrc = receiver.ssrc();
         self.send_rtcp(effects, |reporter, out| rtcp::write_pli(reporter, ssrc, out));
     }
 
     fn send_rtcp(&mut self, effects: &mut Effects, write: impl FnOnce(u32, &mut Vec<u8>)) {
         let path = self.ice.selected();
         if let (Some(path), Some(srtp)) = (path, self.dtls.as_mut().and_then(|dtls| dtls.srtp())) {
-            let out = &mut self.streams.scratch;
-            out.clear();
-            write(self.streams.reporter, out);
-            seal_rtcp(path, &mut srtp.outbound, out, effects);
+            self.streams.compound(write, |compound| seal_rtcp(path, &mut srtp.outbound, compound, effects));
         }
     }
 
     pub(super) fn handle_media_timeout(&mut self, now: Instant, effects: &mut Effects) {
         let Some(path) = self.ice.selected() else { return };
         let Some(srtp) = self.dtls.as_mut().and_then(|dtls| dtls.srtp()) else { return };
-        self.streams.handle_timeout(now, |compound| seal_rtcp(path, &mut srtp.outbound, compound, effects));
+        self.repairs.nacks_out += self
+            .streams
+            .handle_timeout(now, |compound| seal_rtcp(path, &mut srtp.outbound, compound, effects));
     }
 
     pub(super) fn poll_media_timeout(&self) -> Option<Instant> {
@@ -405,7 +272,7 @@ impl Endpoint {
 fn seal_rtcp(path: Path, outbound: &mut Outbound, compound: &mut Vec<u8>, effects: &mut Effects) {
     match outbound.seal_rtcp(compound) {
         Ok(()) => effects.transmits.push(path, compound),
-        Err(_) => effects.drops += 1,
+        Err(_) => effects.drops.push(Reason::Unsendable),
     }
 }
 
@@ -415,43 +282,102 @@ fn sender(lines: &mut [Line], line: usize) -> Option<(&mut Sender, PublicationId
     Some((carried.sender.as_mut()?, carried.track.publication))
 }
 
+/// The sender for a packet. On a slot that is where its track changes.
+fn sender_of<'a>(lines: &'a mut [Line], packet: &Outgoing, pipeline: &Pipeline) -> Option<&'a mut Sender> {
+    let sending = lines.get_mut(packet.line)?.sending_mut()?;
+    if sending.carried.as_ref()?.track.publication != packet.publication {
+        sending.carry(pipeline.track(packet.publication)?)?;
+    }
+    sending.carried.as_mut()?.sender.as_mut()
+}
+
 /// Everything between a decision to send and the socket's buffer.
 struct Way<'a> {
+    now: Instant,
     path: Path,
     outbound: &'a Outbound,
     pipeline: &'a Pipeline,
+    bandwidth: &'a mut Bandwidth,
     egress: &'a mut Egress,
 }
 
 impl Way<'_> {
-    fn send(&mut self, sender: &mut Sender, packet: &Outgoing) -> Option<()> {
+    /// Returns how many bytes went out; so do the others.
+    fn send(&mut self, sender: &mut Sender, packet: &Outgoing) -> Option<usize> {
         let kept = self.pipeline.kept(packet.publication, packet.number)?;
-        let label = sender.send(packet.number, packet.sequence, packet.timestamp, kept.payload.len())?;
-        sender.note_offset(packet.timestamp, packet.original);
+        let number = self.bandwidth.number().map_or(0, |(_, number)| u16::from_be_bytes(number));
+        let label = sender.send(packet, kept.payload.len(), number)?;
         self.seal(label, &kept, sender.ids())
     }
 
     fn resend(
         &mut self,
-        now: Instant,
         sender: &mut Sender,
         publication: PublicationId,
         sequence: Sequence,
-    ) -> Option<()> {
-        let (label, number) = sender.resend(now, sequence)?;
+    ) -> Option<usize> {
+        let (label, number) = sender.resend(self.now, sequence)?;
         let kept = self.pipeline.kept(publication, number)?;
         self.seal(label, &kept, sender.ids())
     }
 
+    /// Sends what a probe needs beside what is sent anyway: packets of pictures that went out lately once more, which may be
+    /// worth something, or else padding.
+    fn pad(&mut self, lines: &mut [Line]) {
+        for _ in 0..MAX_PADDING {
+            let Some(size) = self.bandwidth.padding(self.now) else { return };
+            let mut carried = lines.iter_mut().filter_map(|line| line.sending_mut()?.carried.as_mut());
+            let repeated = carried.any(|carried| self.repeat(carried).is_some());
+            let mut carried = lines.iter_mut().filter_map(|line| line.sending_mut()?.carried.as_mut());
+            if !repeated && !carried.any(|carried| self.fill(carried, size).is_some()) {
+                return;
+            }
+        }
+    }
+
+    /// A decoder that is sent nothing any more would take a repetition for a picture that it cannot complete.
+    fn repeat(&mut self, carried: &mut Carried) -> Option<usize> {
+        let sender = carried.sender.as_mut().filter(|_| carried.share.is_sent)?;
+        let (label, number) = sender.repeat()?;
+        let kept = self.pipeline.kept(carried.track.publication, number)?;
+        self.seal(label, &kept, sender.ids())
+    }
+
+    fn fill(&mut self, carried: &mut Carried, size: usize) -> Option<usize> {
+        let label = carried.sender.as_mut()?.pad()?;
+        self.write(label, |own, arena| packet::write_padding(label, size, own, arena))
+    }
+
     /// Header, payload and protection, each written once, where the packet leaves from.
-    fn seal(&mut self, label: Label, kept: &Kept<'_>, ids: &IdMap) -> Option<()> {
-        let outbound = self.outbound;
+    fn seal(&mut self, label: Label, kept: &Kept<'_>, ids: &IdMap) -> Option<usize> {
+        self.write(label, |own, arena| packet::write(label, kept, ids, own, arena))
+    }
+
+    /// `content` writes the packet and returns the length of its header; it is given this hop's own header extension.
+    fn write(
+        &mut self,
+        label: Label,
+        content: impl FnOnce(Option<(u8, &[u8])>, &mut Vec<u8>) -> usize,
+    ) -> Option<usize> {
+        let (outbound, mut number) = (self.outbound, self.bandwidth.number());
+        if let (Some((_, number)), Some(earlier)) = (&mut number, label.transport) {
+            *number = earlier.to_be_bytes();
+        }
+        let own = number.as_ref().map(|(id, value)| (*id, &value[..]));
+        let mut bytes = 0;
         let written = self.egress.write(self.path, |arena| {
             let start = arena.len();
-            let header = packet::write(label, kept, ids, arena);
+            let header = content(own, arena);
             arena.resize(arena.len() + outbound.overhead(), 0);
+            bytes = arena.len() - start;
             outbound.seal_rtp(&mut arena[start..], header, label.ssrc, label.index).ok()
         });
-        written.then_some(())
+        if !written {
+            return None;
+        }
+        if own.is_some() && label.transport.is_none() {
+            self.bandwidth.handle_sent(self.now, bytes);
+        }
+        Some(bytes)
     }
 }

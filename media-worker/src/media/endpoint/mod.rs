@@ -8,40 +8,67 @@
 //! | [`lines`] | the m-lines: which one receives or sends what |
 //! | [`offer`] | a client's offer: validate, plan, apply, answer |
 //! | [`serve`] | the server's offer and the client's answer to it |
-//! | [`media`] | RTP and RTCP of those m-lines |
+//! | [`slots`] | m-lines of clients that describe themselves once: which track is on which |
+//! | [`ice`] | candidates, and ICE restarts without a description |
+//! | [`streams`] | what is received on them: whose it is, repair, reports |
+//! | [`media`] | RTP and RTCP, in and out |
+//! | [`bandwidth`] | what the client's path carries |
+//! | [`allocation`] | that, divided among the tracks it subscribes to |
+//! | [`pacer`] | pictures that wait for their turn |
+//! | [`data`] | data channels, in and out |
+//! | [`settings`] | the session's settings, and what changes with them |
+//! | [`stats`] | what can be said of all that: figures and rates |
+//! | [`steps`] | how long each step of connecting took |
+//! | [`totals`] | what it comes to from beginning to end |
 
+mod allocation;
+mod bandwidth;
+mod data;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+mod ice;
 pub mod lines;
 mod media;
 pub mod offer;
+mod pacer;
 mod serve;
+mod settings;
+mod slots;
+mod stats;
+mod steps;
+mod streams;
+mod totals;
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use common::message::Candidate;
-use common::model::{EndpointId, ParticipantId, Track, TrackId};
+use common::message::{Fixed, Wish};
+use common::model::{EndpointId, ParticipantId, Quality, Track, TrackId};
+use sfu::bandwidth::allocate::Policy;
 use sfu::{Session, SubscriptionId};
 
 use super::codecs::Numbering;
+use super::data::{Data, DataStats, Message};
+use super::drops::Reason;
 use super::negotiation::{Negotiation, Refusal};
 use super::pipeline::{Outgoing, Pipeline};
-use super::sdp::{Setup, write};
+use super::repairs::Repairs;
+use super::sdp::Setup;
 use super::transport::dtls::{Dtls, Fingerprint, Identity, Progress, Role};
 use super::transport::ice::{Agent, Credentials, Restart};
 use super::transport::{self, Datagrams, Kind, Path, stun};
-use super::{CloseCause, ConnectionState, MediaConfig, MediaError, OpenEndpoint};
+use super::{CloseCause, ConnectionState, MediaConfig, MediaError, OpenEndpoint, Treatment};
+use allocation::Allocation;
+pub use allocation::Suspensions;
+use bandwidth::Bandwidth;
 use lines::Line;
 pub use lines::SourceTrack;
-pub use media::Received;
+pub use media::{Flushed, Received};
+use pacer::Pacer;
+pub use steps::{Step, Steps, Unconnected};
 
 /// From the first complete exchange of descriptions to a finished DTLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// Candidates that one endpoint may bring in its life.
-const MAX_CANDIDATES: usize = 1000;
-/// The longest candidate that is looked at, in bytes.
-const MAX_CANDIDATE: usize = 1024;
-
 /// What the datagrams and timers of an endpoint bring about, collected for the media thread.
 #[derive(Default)]
 pub struct Effects {
@@ -50,12 +77,22 @@ pub struct Effects {
     pub states: Vec<ConnectionState>,
     pub bound: Vec<Path>,
     pub forgotten: Vec<Path>,
-    /// Packets were asked for again: the endpoint is to be flushed.
-    pub repairs: bool,
+    /// The endpoint has something to send by itself: it is to be flushed.
+    pub flush: bool,
+    /// What the client is to be told of its pictures.
+    pub suspensions: Suspensions,
+    /// Tracks that the client refused in its answer.
+    pub refused: Vec<TrackId>,
+    /// Its connection has become better or worse.
+    pub quality: Option<Quality>,
     /// Fragments under which this endpoint is no longer reached.
     pub retired: Vec<String>,
-    /// Datagrams or packets that could not be used.
-    pub drops: u64,
+    /// Datagrams or packets that could not be used, by why.
+    pub drops: Vec<Reason>,
+    /// Steps that its connection has made, and how long they took.
+    pub steps: Vec<(Step, Duration)>,
+    /// What the client said on its data channels.
+    pub messages: Vec<Message>,
 }
 
 /// How the connection stands, beyond what DTLS says.
@@ -79,6 +116,8 @@ pub struct Endpoint {
     pub participant_id: ParticipantId,
     can_publish: bool,
     can_subscribe: bool,
+    /// Its client describes itself once.
+    fixed: Option<Fixed>,
     disconnected_after: Duration,
     grace: Duration,
     negotiation: Negotiation,
@@ -94,13 +133,28 @@ pub struct Endpoint {
     numbering: Numbering,
     /// Tracks that this client does not want: it rejected or stopped their m-lines.
     declined: HashSet<TrackId>,
-    streams: media::Streams,
+    streams: streams::Streams,
+    /// What the session's settings and its join say of it, between the worker's own bounds.
+    treatment: Treatment,
+    worker: sfu::bandwidth::Config,
+    bandwidth: Bandwidth,
+    allocation: Allocation,
+    /// Whose cameras it gets, where they are limited; kept for its memory.
+    cameras: Vec<ParticipantId>,
+    pacer: Pacer,
+    /// Once its client has negotiated data channels and is connected.
+    data: Option<Box<Data>>,
+    /// When there is something to do about them.
+    data_due: Option<Instant>,
+    /// Of associations that are over.
+    data_past: DataStats,
+    watch: stats::Watch,
+    pub steps: Steps,
+    pub repairs: Repairs,
     /// Sent SSRC to m-line, for feedback.
     senders: HashMap<u32, usize>,
     /// Packets that go out when the batch that brought them is complete; kept for its memory.
     outbox: Vec<Outgoing>,
-    /// Packets that the client asked for again: m-line and number.
-    repairs: Vec<(usize, sfu::Sequence)>,
     candidates: usize,
     candidates_sent: bool,
     fault: bool,
@@ -114,6 +168,7 @@ impl Endpoint {
             participant_id: open.participant_id,
             can_publish: open.can_publish,
             can_subscribe: open.can_subscribe,
+            fixed: open.fixed,
             disconnected_after: config.disconnected_after,
             grace: config.grace,
             negotiation: Negotiation::new(config.offer_interval, open.server_offers),
@@ -129,10 +184,24 @@ impl Endpoint {
             next_mid: 0,
             numbering: Numbering::default(),
             declined: HashSet::new(),
-            streams: media::Streams::new(now),
+            streams: streams::Streams::new(now),
+            bandwidth: Bandwidth::new(now, open.treatment.bounds(config.bandwidth)),
+            treatment: open.treatment.clone(),
+            worker: config.bandwidth,
+            cameras: Vec::new(),
+            allocation: Allocation::new(Policy {
+                suspend_below: config.suspend_video_below,
+                ..Policy::default()
+            }),
+            pacer: Pacer::new(now),
+            data: None,
+            data_due: None,
+            data_past: DataStats::default(),
+            watch: stats::Watch::new(now),
+            steps: Steps::new(now),
+            repairs: Repairs::default(),
             senders: HashMap::new(),
             outbox: Vec::new(),
-            repairs: Vec::new(),
             candidates: 0,
             candidates_sent: false,
             fault: false,
@@ -157,6 +226,11 @@ impl Endpoint {
         &mut self.negotiation
     }
 
+    /// What the way to this client carries, in bit/s; `None` while it has told nothing.
+    pub fn estimate(&self, now: Instant) -> Option<u64> {
+        self.bandwidth.estimate(now)
+    }
+
     /// All published tracks.
     pub fn tracks(&self) -> impl Iterator<Item = &Track> {
         self.lines.iter().filter_map(|line| Some(&line.receiving()?.published.as_ref()?.track))
@@ -174,8 +248,10 @@ impl Endpoint {
                 source: published.track.source,
                 codec: receiving.payload.codec,
                 extensions: receiving.extensions,
+                encodings: receiving.encodings.count(),
                 publication: published.publication,
                 muted: published.track.muted,
+                joined_at: self.treatment.joined_at,
             })
         };
         self.lines.iter().filter_map(source).collect()
@@ -186,7 +262,7 @@ impl Endpoint {
         self.lines
             .iter()
             .enumerate()
-            .filter_map(|(index, line)| Some((line.sending()?.carried.as_ref()?.subscription, index)))
+            .filter_map(|(index, line)| Some((line.sending()?.subscription()?, index)))
     }
 
     /// Stops or resumes the forwarding of a published track.
@@ -208,36 +284,23 @@ impl Endpoint {
         Ok(published.track.clone())
     }
 
-    /// Checks trickled candidates. None is needed: an ICE-lite agent answers checks and sends none, so
-    /// the client's addresses show themselves (RFC 8445, section 7.3.1.3).
-    pub fn add_candidates(&mut self, candidates: &[Candidate]) -> Result<(), MediaError> {
-        if self.candidates.saturating_add(candidates.len()) > MAX_CANDIDATES {
-            return Err(MediaError::LimitExceeded("candidates"));
-        }
-        candidates.iter().try_for_each(check_candidate)?;
-        self.candidates += candidates.len();
+    /// Says what the client wants of a subscribed track.
+    pub fn set_wish(
+        &mut self,
+        now: Instant,
+        track_id: TrackId,
+        wish: Wish,
+        pipeline: &mut Pipeline,
+        effects: &mut Effects,
+    ) -> Result<(), MediaError> {
+        let mut carried = self.lines.iter_mut().filter_map(|line| line.sending_mut()?.carried.as_mut());
+        let carried =
+            carried.find(|carried| carried.track.track_id == track_id).ok_or(MediaError::TrackNotFound)?;
+        carried.share.wish = wish;
+        self.allocation.want(now);
+        let (session, scene) = pipeline.split();
+        self.allocate(now, &scene, session, effects);
         Ok(())
-    }
-
-    /// The server's candidates for the client, once, after the first description went out.
-    pub fn take_candidates(&mut self, announced: &[SocketAddr]) -> Option<Vec<Candidate>> {
-        let first = self.lines.first()?;
-        if std::mem::replace(&mut self.candidates_sent, true) {
-            return None;
-        }
-        let wrap = |candidate: String| Candidate {
-            candidate,
-            sdp_mid: Some(first.mid.clone()),
-            sdp_m_line_index: Some(0),
-            username_fragment: Some(self.ice.local().fragment.clone()),
-        };
-        let mut candidates: Vec<_> = announced
-            .iter()
-            .enumerate()
-            .map(|(index, address)| wrap(write::candidate(index, *address)))
-            .collect();
-        candidates.push(wrap(String::new()));
-        Some(candidates)
     }
 
     /// Takes a datagram from a bound path, or a STUN request under one of this endpoint's fragments.
@@ -254,14 +317,15 @@ impl Endpoint {
             Kind::Stun => self.handle_stun(now, path, datagram, effects),
             Kind::Dtls => {
                 let Some(dtls) = &mut self.dtls else {
-                    effects.drops += 1;
+                    effects.drops.push(Reason::Unprotected);
                     return;
                 };
                 let progress = dtls.handle_datagram(now, datagram);
                 self.handle_progress(now, progress, &mut pipeline.session, effects);
+                self.handle_records(now, effects);
             }
             Kind::Rtp => self.handle_rtp(now, datagram, pipeline, effects),
-            Kind::Other => effects.drops += 1,
+            Kind::Other => effects.drops.push(Reason::Malformed),
         }
     }
 
@@ -269,7 +333,7 @@ impl Endpoint {
         let checked =
             stun::Request::parse(datagram).and_then(|request| self.ice.handle_check(path, &request));
         let Some(checked) = checked else {
-            effects.drops += 1;
+            effects.drops.push(Reason::Check);
             return;
         };
         self.seen(now, effects);
@@ -277,6 +341,9 @@ impl Endpoint {
         effects.bound.extend(checked.bound.then_some(path));
         effects.forgotten.extend(checked.forgotten);
         effects.retired.extend(checked.retired);
+        if checked.selected {
+            effects.steps.extend(self.steps.find_path(now));
+        }
         if checked.selected
             && let Some(dtls) = &mut self.dtls
         {
@@ -291,6 +358,7 @@ impl Endpoint {
         if matches!(self.life, Life::Disconnected { .. }) {
             self.life = Life::Connected;
             effects.states.push(ConnectionState::Connected);
+            self.resume_looking(now);
         }
     }
 
@@ -307,7 +375,9 @@ impl Endpoint {
             Progress::Connected => {
                 self.last_received = now;
                 self.life = Life::Connected;
+                effects.steps.extend(self.steps.connect(now));
                 effects.states.push(ConnectionState::Connected);
+                self.resume_looking(now);
                 self.activate(now, session);
             }
             Progress::PeerClosed => self.end(CloseCause::PeerClosed, effects),
@@ -317,6 +387,9 @@ impl Endpoint {
 
     fn end(&mut self, cause: CloseCause, effects: &mut Effects) {
         if self.life != Life::Closed {
+            if cause == CloseCause::ConnectFailed {
+                self.steps.fail();
+            }
             self.life = Life::Closed;
             effects.states.push(ConnectionState::Closed(cause));
         }
@@ -338,7 +411,8 @@ impl Endpoint {
         self.flush_dtls(effects);
     }
 
-    pub fn handle_timeout(&mut self, now: Instant, session: &mut Session, effects: &mut Effects) {
+    pub fn handle_timeout(&mut self, now: Instant, pipeline: &mut Pipeline, effects: &mut Effects) {
+        let (session, scene) = pipeline.split();
         if let Some(dtls) = &mut self.dtls {
             let progress = dtls.handle_timeout(now);
             self.handle_progress(now, progress, session, effects);
@@ -353,7 +427,14 @@ impl Endpoint {
             _ => {}
         }
         if !self.is_closed() {
+            self.bandwidth.handle_timeout(now);
+            self.allocate(now, &scene, session, effects);
+            effects.flush |= self.is_flush_due(now);
+            self.look(now, session, effects);
             self.handle_media_timeout(now, effects);
+            if self.data_due.is_some_and(|due| due <= now) {
+                self.handle_data_timeout(now, effects);
+            }
         }
     }
 
@@ -365,7 +446,11 @@ impl Endpoint {
             Life::Connected => Some(self.last_received + self.disconnected_after),
         };
         let dtls = self.dtls.as_ref().and_then(Dtls::poll_timeout);
-        [life, dtls, self.negotiation.poll_timeout(now), self.poll_media_timeout()]
+        let sending =
+            [self.bandwidth.poll_timeout(now), self.allocation.poll_timeout(), self.pacer.poll_timeout(now)];
+        let others = [self.data_due, self.watch.poll_timeout()];
+        let open = sending.into_iter().chain(others).flatten().min().filter(|_| !self.is_closed());
+        [life, dtls, self.negotiation.poll_timeout(now), self.poll_media_timeout(), open]
             .into_iter()
             .flatten()
             .min()
@@ -392,13 +477,11 @@ impl Endpoint {
             }
             self.dtls = Some(dtls);
             self.life = Life::Connecting { deadline: now + CONNECT_TIMEOUT };
+            effects.steps.extend(self.steps.describe(now));
             self.flush_dtls(effects);
         }
-        if let Restart::Yes { retired } = self.ice.set_remote(credentials) {
+        if let Restart::Yes { retired } = self.restart(now, credentials) {
             effects.retired.extend(retired);
-            if let Life::Disconnected { deadline } = &mut self.life {
-                *deadline = now + self.grace;
-            }
         }
     }
 
@@ -435,34 +518,6 @@ impl From<Refusal> for MediaError {
             Refusal::NoOfferPending => Self::NoOfferPending,
         }
     }
-}
-
-/// RFC 8839, section 5.1: `candidate:` foundation component transport priority address port `typ` type.
-/// The address may be a name (mDNS) and is not looked at; an empty text is the end of candidates.
-fn check_candidate(candidate: &Candidate) -> Result<(), MediaError> {
-    let invalid = |why: &str| Err(MediaError::InvalidCandidate(why.to_string()));
-    let text = candidate.candidate.trim();
-    let text = text.strip_prefix("a=").unwrap_or(text);
-    if text.is_empty() {
-        return Ok(());
-    }
-    if text.len() > MAX_CANDIDATE {
-        return invalid("it is too long");
-    }
-    let Some(text) = text.strip_prefix("candidate:") else {
-        return invalid("it does not start with candidate:");
-    };
-    let words: Vec<&str> = text.split_ascii_whitespace().collect();
-    let [_, component, _, priority, _, port, "typ", kind, ..] = words[..] else {
-        return invalid("it is incomplete");
-    };
-    if component.parse::<u16>().is_err() || priority.parse::<u32>().is_err() || port.parse::<u16>().is_err() {
-        return invalid("component, priority or port is not a number");
-    }
-    if !["host", "srflx", "prflx", "relay"].contains(&kind) {
-        return invalid("its type is unknown");
-    }
-    Ok(())
 }
 
 #[cfg(test)]

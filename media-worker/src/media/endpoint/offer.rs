@@ -8,9 +8,12 @@ use common::message::{Answer, Offer, TrackDescription};
 use common::model::{Track, TrackId, TrackKind, TrackSource};
 use sfu::{Extension, ExtensionIds, Session};
 
-use super::lines::{Line, Published, Receiving, Use};
+use super::lines::{Line, Published, Receiving, Sending, Use, kind_name};
+use super::slots;
 use super::{Effects, Endpoint};
 use crate::media::codecs::{self, Payload};
+use crate::media::data;
+use crate::media::encodings::Encodings;
 use crate::media::sdp::write::{self, Section};
 use crate::media::sdp::{self, Media, Setup, parse};
 use crate::media::transport::dtls::{Identity, Role};
@@ -22,15 +25,25 @@ pub const MAX_TRACKS: usize = 16;
 /// What is shared by all descriptions of a worker.
 pub struct Host<'a> {
     pub identity: &'a Identity,
-    pub announced: &'a [std::net::SocketAddr],
+    /// The server's candidates.
+    pub candidates: &'a [String],
 }
 
 /// What an offer makes of one m-line.
 enum Plan {
     Reject,
+    /// The client's data channels.
+    Data {
+        max_message: usize,
+    },
     /// The server's own m-line, unchanged or stopped by the client.
     Sending {
         stop: bool,
+    },
+    /// The client's own m-line, on which it receives one track after another.
+    Slot {
+        kind: TrackKind,
+        payloads: Vec<(Payload, ExtensionIds)>,
     },
     Receiving {
         kind: TrackKind,
@@ -44,6 +57,13 @@ enum Plan {
 enum Publish {
     Keep { source: Option<TrackSource> },
     New { track: Track },
+}
+
+impl Plan {
+    /// Whether media flows on it, one way or the other.
+    fn has_media(&self) -> bool {
+        matches!(self, Self::Slot { .. } | Self::Receiving { publish: Some(_), .. })
+    }
 }
 
 fn invalid(why: impl Into<String>) -> MediaError {
@@ -62,11 +82,17 @@ impl Endpoint {
         may_publish: impl Fn(TrackId) -> Result<(), MediaError>,
         effects: &mut Effects,
     ) -> Result<Negotiated, MediaError> {
+        if self.is_fixed() && !self.lines.is_empty() {
+            return Err(invalid("this client has described itself once and for all"));
+        }
         let revision = self.negotiation.check_client_offer(now, offer.revision)?;
         let servers = self.lines.iter().filter(|line| line.sending().is_some()).count();
         let description = parse::parse(&offer.sdp, sdp::MAX_CLIENT_MEDIA + servers)?;
         self.check_order(&description.media)?;
         let plans = self.plan(&description.media, &offer.tracks, may_publish)?;
+        if self.is_fixed() && !plans.iter().any(Plan::has_media) {
+            return Err(invalid("nothing is sent or received on its m-lines in a codec that is known here"));
+        }
         let role = if description.setup == Setup::Passive { Role::Client } else { Role::Server };
         let dtls = self.prepare_dtls(&description.fingerprint, role, host.identity)?;
 
@@ -101,10 +127,11 @@ impl Endpoint {
             }
             let kind = match &line.use_ {
                 Use::Rejected { .. } => continue,
-                Use::Receiving(receiving) => receiving.kind,
-                Use::Sending(sending) => sending.kind,
+                Use::Receiving(receiving) => kind_name(receiving.kind),
+                Use::Sending(sending) => kind_name(sending.kind),
+                Use::Data { .. } => sdp::DATA_KIND,
             };
-            if super::lines::kind_name(kind) != media.kind {
+            if kind != media.kind {
                 return Err(invalid("an m-line changed its kind"));
             }
         }
@@ -130,6 +157,12 @@ impl Endpoint {
         let mut ids = HashSet::new();
         for (index, media) in media.iter().enumerate() {
             let description = descriptions.iter().find(|it| it.mid == media.mid);
+            // There is one association, so one m-line for it: the first.
+            let has_data = plans.iter().any(|plan| matches!(plan, Plan::Data { .. }));
+            if media.is_data() && !media.is_rejected && !has_data {
+                plans.push(Plan::Data { max_message: data::max_message(media.max_message_size) });
+                continue;
+            }
             let plan = self.plan_line(self.lines.get(index), media, description)?;
             let id = match &plan {
                 Plan::Receiving { publish: Some(Publish::New { track }), .. } => {
@@ -167,13 +200,22 @@ impl Endpoint {
                 media.is_rejected || !codecs::known(media).iter().any(|it| it.codec == sending.payload.codec);
             return Ok(Plan::Sending { stop });
         }
+        let kind = if media.is_audio() { TrackKind::Audio } else { TrackKind::Video };
+        let is_slot = self.is_fixed() && self.can_subscribe && media.direction.receives();
+        if is_slot && !(self.can_publish && media.direction.sends()) {
+            let payloads = slots::payloads(media);
+            return Ok(match payloads.is_empty() || media.is_rejected {
+                true => Plan::Reject,
+                false => Plan::Slot { kind, payloads },
+            });
+        }
         let receiving = line.and_then(Line::receiving);
-        let known = codecs::known(media);
+        let mut known = codecs::known(media);
+        known.sort_by_key(|payload| self.treatment.rank(payload.codec));
         let current = receiving.map(|receiving| receiving.payload.codec);
         let payload = known.iter().find(|it| Some(it.codec) == current).or_else(|| known.first()).cloned();
         let (Some(payload), false) = (payload, media.is_rejected) else { return Ok(Plan::Reject) };
         let extensions = codecs::extension_ids(media, payload.codec);
-        let kind = if media.is_audio() { TrackKind::Audio } else { TrackKind::Video };
         let mut publish = None;
         if media.direction.sends() {
             if !self.can_publish {
@@ -205,8 +247,13 @@ impl Endpoint {
         match plan {
             Plan::Reject => {
                 self.unpublish(index, session);
+                if self.lines.get(index).is_some_and(|line| line.data().is_some()) {
+                    self.reject_data(now);
+                }
                 self.put(index, media, rejected(media));
             }
+            Plan::Data { max_message } => self.put(index, media, Use::Data { max_message }),
+            Plan::Slot { kind, payloads } => self.make_slot(now, index, media, kind, payloads, session),
             Plan::Sending { stop: true } => {
                 self.drop_subscription(index, true, session);
                 self.put(index, media, rejected(media));
@@ -232,15 +279,40 @@ impl Endpoint {
                         Some(Published { track, publication })
                     }
                 };
-                self.streams.set_line(index, media, &payload, &extensions, published.as_ref());
+                let encodings = Encodings::of(media, &extensions);
+                if let Some(published) = &published {
+                    let descriptor = extensions.id(Extension::DependencyDescriptor);
+                    session.describe(published.publication, encodings.count(), descriptor);
+                }
                 let formats = payload.formats();
-                // One encoding is taken, the client's first; without the extension that names encodings
-                // they cannot be told apart, and the client sends only one anyway.
-                let encoding = extensions.id(Extension::StreamId).and(media.encodings.first().cloned());
-                let receiving = Receiving { kind, payload, formats, extensions, encoding, published };
+                let receiving =
+                    Receiving { kind, payload, formats, extensions, encodings, published, max_bitrate: None };
+                self.streams.set_line(now, index, media, &receiving);
                 self.put(index, media, Use::Receiving(receiving));
             }
         }
+    }
+
+    fn make_slot(
+        &mut self,
+        now: Instant,
+        index: usize,
+        media: &Media,
+        kind: TrackKind,
+        payloads: Vec<(Payload, ExtensionIds)>,
+        session: &mut Session,
+    ) {
+        let whose = self.fixed.and_then(|fixed| fixed.participant_id);
+        let stream_id = whose.map_or_else(|| self.id.to_string(), |id| id.to_string());
+        let subscription = session.subscribe_later();
+        let Some(sending) = Sending::with_slot(now, kind, payloads, stream_id, subscription) else {
+            // Without a codec there is no such plan.
+            session.unsubscribe(subscription);
+            return self.put(index, media, rejected(media));
+        };
+        self.bandwidth.learn(&sending.extensions);
+        self.senders.insert(sending.ssrc, index);
+        self.put(index, media, Use::Sending(sending));
     }
 
     fn put(&mut self, index: usize, media: &Media, use_: Use) {
@@ -270,11 +342,20 @@ impl Endpoint {
                 sending.is_free = true;
             }
         }
+        self.tell_limit();
         let setup = self.answer_setup();
         let sections: Vec<Section<'_>> = self.lines.iter().take(media.len()).map(Line::section).collect();
         let text = write::write(&self.session_level(host, setup), &sections);
         self.sdp_version += 1;
         text
+    }
+
+    /// Puts what the client may send at most into the m-lines that it sends pictures on.
+    pub(super) fn tell_limit(&mut self) {
+        let limit = self.bandwidth.limit();
+        for receiving in self.lines.iter_mut().filter_map(Line::receiving_mut) {
+            receiving.max_bitrate = limit.filter(|_| receiving.kind == TrackKind::Video);
+        }
     }
 
     pub(super) fn session_level<'a>(&'a self, host: &Host<'a>, setup: Setup) -> write::Session<'a> {
@@ -284,7 +365,7 @@ impl Endpoint {
             credentials: self.ice.local(),
             fingerprint: host.identity.fingerprint(),
             setup,
-            candidates: host.announced,
+            candidates: host.candidates,
         }
     }
 }

@@ -11,7 +11,7 @@ use super::offer::{Host, rejected};
 use super::{Effects, Endpoint};
 use crate::media::MediaError;
 use crate::media::codecs;
-use crate::media::rtp::send::Sender;
+use crate::media::rtp::send::{AUDIO_MEMORY, Sender, VIDEO_MEMORY};
 use crate::media::sdp::write::{self, Section};
 use crate::media::sdp::{self, Media, Setup, parse};
 use crate::media::transport::dtls::Role;
@@ -33,11 +33,12 @@ impl Endpoint {
         host: &Host<'_>,
         session: &mut Session,
     ) -> Option<Made> {
-        if !self.assign(wanted, session) {
+        if !self.assign(now, wanted, session) {
             self.negotiation.unwant_offer();
             return None;
         }
         let revision = self.negotiation.start_offer(now);
+        self.tell_limit();
         let sections: Vec<Section<'_>> = self.lines.iter().map(Line::section).collect();
         let sdp = write::write(&self.session_level(host, Setup::ActPass), &sections);
         self.sdp_version += 1;
@@ -46,7 +47,7 @@ impl Endpoint {
     }
 
     /// Whether anything changed that the client must know.
-    fn assign(&mut self, wanted: &[SourceTrack], session: &mut Session) -> bool {
+    fn assign(&mut self, now: Instant, wanted: &[SourceTrack], session: &mut Session) -> bool {
         self.declined.retain(|id| wanted.iter().any(|track| track.track_id == *id));
         let mut changed = false;
         for index in 0..self.lines.len() {
@@ -79,7 +80,10 @@ impl Endpoint {
             let Some(sending) = self.lines[index].sending_mut() else { continue };
             sending.renumber();
             sending.is_free = false;
-            sending.carried = Some(Carried { track: track.clone(), subscription, sender: None });
+            // Its publisher need not send more than the least for a subscription that cannot flow yet.
+            session.set_reach(now, subscription, 1);
+            sending.carried =
+                Some(Carried { track: track.clone(), subscription, sender: None, share: Box::default() });
             changed = true;
         }
         changed
@@ -138,6 +142,11 @@ impl Endpoint {
             self.numbering.learn(media);
             match &self.lines[index].use_ {
                 Use::Rejected { .. } => {}
+                Use::Data { .. } if media.is_data() && !media.is_rejected => {}
+                Use::Data { .. } => {
+                    self.reject_data(now);
+                    self.lines[index].use_ = rejected(media);
+                }
                 Use::Receiving(_) => {
                     if media.is_rejected || !media.direction.sends() {
                         unpublished.extend(self.unpublish(index, session));
@@ -149,6 +158,9 @@ impl Endpoint {
                 Use::Sending(sending) => {
                     let knows = codecs::known(media).iter().any(|it| it.codec == sending.payload.codec);
                     if media.is_rejected || !knows {
+                        effects
+                            .refused
+                            .extend(sending.carried.as_ref().map(|carried| carried.track.track_id));
                         self.drop_subscription(index, true, session);
                         self.lines[index].use_ = rejected(media);
                     } else {
@@ -181,13 +193,13 @@ impl Endpoint {
             return;
         };
         let extensions = codecs::extension_ids(media, payload.codec);
+        self.bandwidth.learn(&extensions);
         let Some(carried) = &mut sending.carried else { return };
         if carried.sender.is_none() {
             let repair = sending.repair_ssrc.zip(payload.repair_type);
             let ids = IdMap::between(&carried.track.extensions, &extensions);
-            let is_video = payload.codec.is_video();
-            carried.sender =
-                Some(Sender::new(now, sending.ssrc, payload.payload_type, repair, ids, is_video));
+            let memory = if payload.codec.is_video() { VIDEO_MEMORY } else { AUDIO_MEMORY };
+            carried.sender = Some(Sender::new(now, sending.ssrc, payload.payload_type, repair, ids, memory));
             self.senders.insert(sending.ssrc, index);
         }
     }
@@ -209,12 +221,16 @@ impl Endpoint {
         if !self.dtls.as_ref().is_some_and(|dtls| dtls.is_connected()) {
             return;
         }
-        for line in &self.lines {
-            if let Some(carried) = line.sending().and_then(|sending| sending.carried.as_ref())
-                && carried.sender.is_some()
-            {
-                session.activate(now, carried.subscription);
-            }
+        self.start_data(now);
+        let accepted = self.lines.iter().filter_map(|line| {
+            let sending = line.sending()?;
+            let is_accepted = |carried: &Carried| carried.sender.is_some();
+            let is_on = sending.slot.is_some() || sending.carried.as_ref().is_some_and(is_accepted);
+            sending.subscription().filter(|_| is_on)
+        });
+        for subscription in accepted {
+            session.activate(now, subscription);
         }
+        self.allocation.want(now);
     }
 }

@@ -1,10 +1,12 @@
-use common::message::{Answer, Offer};
+use common::message::{Answer, Candidate, Offer};
 use common::model::{PipelineId, TrackSource};
 use proptest::prelude::*;
 
+use super::ice::check_candidate;
 use super::offer::Host;
 use super::*;
 use crate::media::Negotiated;
+use crate::media::transport::Local;
 
 const OFFER: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\n\
     a=ice-ufrag:abcd\r\na=ice-pwd:0123456789abcdefghijkl\r\na=setup:actpass\r\na=fingerprint:sha-256 \
@@ -30,6 +32,8 @@ impl Bench {
             can_publish: true,
             can_subscribe: true,
             server_offers: false,
+            treatment: Treatment::default(),
+            fixed: None,
         };
         let config = MediaConfig {
             listen: ([127, 0, 0, 1], 0).into(),
@@ -50,7 +54,7 @@ impl Bench {
 
     fn offer(&mut self, sdp: &str) -> Result<Negotiated, MediaError> {
         let offer = Offer { sdp: sdp.into(), revision: None, tracks: Vec::new() };
-        let host = Host { identity: &self.identity, announced: &[] };
+        let host = Host { identity: &self.identity, candidates: &[] };
         let mut effects = Effects::default();
         self.endpoint.handle_offer(
             self.now,
@@ -71,17 +75,19 @@ impl Bench {
             source: TrackSource::Camera,
             codec: sfu::Codec::Vp8,
             extensions: sfu::ExtensionIds::default(),
+            encodings: 1,
             publication: self.pipeline.session.publish(sfu::Codec::Vp8),
             muted: false,
+            joined_at: common::time::UnixMillis(0),
         };
         self.endpoint.negotiation.want_offer();
-        let host = Host { identity: &self.identity, announced: &[] };
+        let host = Host { identity: &self.identity, candidates: &[] };
         self.endpoint.make_offer(self.now, &[track], &host, &mut self.pipeline.session).unwrap()
     }
 
     fn answer(&mut self, sdp: &str, revision: u64) -> Result<Vec<TrackId>, MediaError> {
         let answer = Answer { sdp: sdp.into(), revision };
-        let host = Host { identity: &self.identity, announced: &[] };
+        let host = Host { identity: &self.identity, candidates: &[] };
         let mut effects = Effects::default();
         self.endpoint.handle_answer(self.now, &answer, &host, &mut self.pipeline.session, &mut effects)
     }
@@ -241,7 +247,7 @@ proptest! {
     fn no_datagram_panics(datagrams in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..120), 0..20)) {
         let mut bench = Bench::new();
         bench.offer(OFFER).unwrap();
-        let path = Path { remote: ([127, 0, 0, 1], 9).into(), local: None };
+        let path = Path { remote: ([127, 0, 0, 1], 9).into(), local: Local::Unknown };
         let mut effects = Effects::default();
         for mut datagram in datagrams {
             let (endpoint, pipeline) = (&mut bench.endpoint, &mut bench.pipeline);

@@ -3,33 +3,40 @@
 //!
 //! Every call into an endpoint is fenced: a panic ends that endpoint and nothing else.
 
+mod data;
+mod descriptions;
+mod restart;
+mod settings;
 mod spanning;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
-use common::message::{Answer, Candidate, Offer};
+use common::message::Speaking;
 use common::model::{EndpointId, PipelineId, Track, TrackId};
-use sfu::PublicationId;
+use sfu::speaker::Speaker;
+use sfu::{EncodingId, PublicationId, Timestamp};
 use tokio::sync::mpsc;
 
+use super::data::DataStats;
 use super::demux::{Demux, Owner};
 use super::directory::Directory;
+use super::drops::Reason;
 use super::endpoint::offer::Host;
-use super::endpoint::{Effects, Endpoint, Received, SourceTrack};
+use super::endpoint::{Effects, Endpoint, Flushed, Received};
 use super::exchange::{Exchange, Media, Origin, Told};
-use super::pipeline::{Decision, EndpointKey, Pipeline, Publisher, Route, Source};
+use super::pipeline::{Decision, EndpointKey, Pipeline, Publisher};
 use super::plane::Request;
 use super::socket::egress::Egress;
 use super::transport::dtls::Identity;
 use super::transport::{self, Kind, Path};
 use super::{
-    CloseCause, ConnectionState, MediaConfig, MediaError, MediaEvent, MediaStats, Negotiated, OpenEndpoint,
+    CloseCause, ConnectionState, MediaConfig, MediaError, MediaEvent, MediaStats, OpenEndpoint, Step,
 };
+use crate::metrics;
 
 /// Events that the control plane has not taken; with more, no endpoint is opened.
 const MAX_BACKLOG: usize = 65_536;
@@ -63,7 +70,8 @@ pub struct Hub {
     directory: Arc<Directory>,
     exchange: Exchange,
     identity: Identity,
-    announced: Vec<SocketAddr>,
+    /// What descriptions say of where this server is.
+    candidates: Arc<[String]>,
     members: Vec<Option<Box<Member>>>,
     free_members: Vec<EndpointKey>,
     by_id: HashMap<EndpointId, EndpointKey>,
@@ -92,7 +100,7 @@ impl Hub {
         directory: Arc<Directory>,
         exchange: Exchange,
         identity: Identity,
-        announced: Vec<SocketAddr>,
+        candidates: Arc<[String]>,
         egress: Egress,
         events: mpsc::Sender<MediaEvent>,
     ) -> Self {
@@ -101,7 +109,7 @@ impl Hub {
             directory,
             exchange,
             identity,
-            announced,
+            candidates,
             members: Vec::new(),
             free_members: Vec::new(),
             by_id: HashMap::new(),
@@ -130,15 +138,38 @@ impl Hub {
             Request::Candidates(id, candidates, respond) => {
                 drop(respond.send(self.candidates(now, id, &candidates)));
             }
+            Request::Ice(id, fragment, if_match, respond) => {
+                drop(respond.send(self.ice(now, id, &fragment, &if_match)));
+            }
             Request::SetMuted(id, track, muted, respond) => {
                 drop(respond.send(self.set_muted(now, id, track, muted)));
             }
-            Request::CloseEndpoint(id, respond) => drop(respond.send(self.close_endpoint(now, id))),
+            Request::SetWish(id, track, wish, respond) => {
+                let result = self.fenced(now, id, |endpoint, pipeline, _, effects| {
+                    endpoint.set_wish(now, track, wish, pipeline, effects)
+                });
+                drop(respond.send(result));
+            }
+            Request::SetSettings(id, settings, respond) => {
+                self.set_settings(now, id, &settings);
+                let _ = respond.send(());
+            }
+            Request::CloseEndpoint(id, respond) => {
+                let closed = self.close_endpoint(now, id);
+                // Who is told that it is over finds that it is known what it was like.
+                self.flush_events();
+                drop(respond.send(closed));
+            }
             Request::ClosePipeline(id, respond) => {
                 self.close_pipeline(now, id);
                 let _ = respond.send(());
             }
-            Request::Stats(respond) => drop(respond.send(self.stats())),
+            Request::EndpointStats(id, respond) => {
+                let result = self
+                    .fenced(now, id, |endpoint, pipeline, _, _| Ok(endpoint.stats(now, &pipeline.session)));
+                drop(respond.send(result));
+            }
+            Request::Stats(respond) => drop(respond.send(self.stats(now))),
             Request::InjectFault(id, respond) => {
                 let result = self.fenced(now, id, |endpoint, _, _, _| {
                     endpoint.inject_fault();
@@ -146,13 +177,29 @@ impl Hub {
                 });
                 drop(respond.send(result));
             }
+            Request::InjectThreadFault(respond) => {
+                drop(respond);
+                panic!("a fault of the thread, as the test wants it");
+            }
             Request::Shutdown(_) => unreachable!("the thread keeps it for itself"),
         }
     }
 
-    fn stats(&self) -> MediaStats {
-        let forwarding: u64 = self.pipelines.iter().flatten().map(|hosted| hosted.pipeline.drops()).sum();
+    fn stats(&self, now: Instant) -> MediaStats {
+        let estimates = || self.members.iter().flatten().filter_map(|it| it.endpoint.estimate(now));
         let sent = self.egress.sent();
+        let (mut drops, mut repairs, mut qualities) = (self.stats.drops, self.stats.repairs, [0; 4]);
+        drops.add(Reason::Socket, sent.drops);
+        drops.add(Reason::Crossing, self.exchange.drops());
+        for hosted in self.pipelines.iter().flatten() {
+            drops += hosted.pipeline.drops();
+        }
+        for member in self.members.iter().flatten() {
+            repairs += member.endpoint.repairs;
+            if let Some(quality) = member.endpoint.quality() {
+                qualities[quality as usize] += 1;
+            }
+        }
         MediaStats {
             endpoints: self.by_id.len() as u64,
             pipelines: self.pipeline_by_id.len() as u64,
@@ -165,7 +212,13 @@ impl Hub {
             packets_out: sent.packets,
             bytes_out: sent.bytes,
             send_calls: sent.calls,
-            drops: self.stats.drops + sent.drops + self.exchange.drops() + forwarding,
+            drops,
+            repairs,
+            qualities,
+            waiting_events: self.backlog.len() as u64,
+            estimated: estimates().count() as u64,
+            estimated_bitrate: estimates().sum(),
+            data: self.data_stats(),
             ..self.stats
         }
     }
@@ -188,8 +241,16 @@ impl Hub {
         }
         self.members[key] = Some(Box::new(Member { endpoint, pipeline, scheduled: None }));
         self.by_id.insert(open.endpoint_id, key);
-        if let Some(hosted) = &mut self.pipelines[pipeline] {
+        self.adopt(now, pipeline, &open.treatment.settings);
+        if let (Some(hosted), Some(member)) = (&mut self.pipelines[pipeline], &mut self.members[key]) {
             hosted.pipeline.members.push(key);
+            if let Some(settings) = &hosted.pipeline.settings {
+                member.endpoint.set_settings(now, settings);
+            }
+            if member.endpoint.has_own_limit() {
+                hosted.pipeline.note_own_limit();
+                hosted.pipeline.restage();
+            }
         }
         self.want_offer(now, key);
         Ok(())
@@ -210,131 +271,6 @@ impl Hub {
         key
     }
 
-    fn offer(&mut self, now: Instant, id: EndpointId, offer: &Offer) -> Result<Negotiated, MediaError> {
-        let is_full = self.directory.tracks() >= self.config.max_tracks;
-        let negotiated = self.fenced(now, id, |endpoint, pipeline, host, effects| {
-            let own: Vec<TrackId> = endpoint.tracks().map(|track| track.id).collect();
-            let sources = &pipeline.sources;
-            let may_publish = |id: TrackId| {
-                let is_taken = sources.iter().any(|source| source.track.track_id == id);
-                if is_taken && !own.contains(&id) {
-                    Err(MediaError::InvalidSdp("a track id is taken".into()))
-                } else if is_full {
-                    Err(MediaError::Full("tracks"))
-                } else {
-                    Ok(())
-                }
-            };
-            endpoint.handle_offer(now, offer, host, &mut pipeline.session, may_publish, effects)
-        })?;
-        self.after_description(now, id);
-        Ok(negotiated)
-    }
-
-    fn answer(&mut self, now: Instant, id: EndpointId, answer: &Answer) -> Result<(), MediaError> {
-        let unpublished = self.fenced(now, id, |endpoint, pipeline, host, effects| {
-            endpoint.handle_answer(now, answer, host, &mut pipeline.session, effects)
-        })?;
-        self.after_description(now, id);
-        if !unpublished.is_empty() {
-            self.emit(MediaEvent::Unpublished { endpoint_id: id, tracks: unpublished });
-        }
-        Ok(())
-    }
-
-    /// Brings the tables in line with what a description changed, and tells the others.
-    fn after_description(&mut self, now: Instant, id: EndpointId) {
-        let Some(key) = self.by_id.get(&id).copied() else { return };
-        let Some(member) = &mut self.members[key] else { return };
-        for fragment in member.endpoint.fragments() {
-            self.demux.bind_fragment(fragment, key);
-        }
-        let candidates = member.endpoint.take_candidates(&self.announced);
-        let pipeline = member.pipeline;
-        let sources = member.endpoint.source_tracks();
-        if let Some(candidates) = candidates {
-            self.emit(MediaEvent::Candidates { endpoint_id: id, candidates });
-        }
-        self.set_sources(now, key, pipeline, sources);
-        self.want_offer(now, key);
-    }
-
-    /// Replaces the tracks that `publisher` has in the pipeline. Whoever is affected is offered.
-    fn set_sources(
-        &mut self,
-        now: Instant,
-        publisher: EndpointKey,
-        pipeline: PipelineKey,
-        tracks: Vec<SourceTrack>,
-    ) {
-        let Some(hosted) = &mut self.pipelines[pipeline] else { return };
-        let sources = &mut hosted.pipeline.sources;
-        let publications = |tracks: &mut dyn Iterator<Item = &SourceTrack>| {
-            tracks.map(|track| track.publication).collect::<Vec<_>>()
-        };
-        let own = |source: &&Source| source.publisher == Publisher::Here(publisher);
-        let before = publications(&mut sources.iter().filter(own).map(|source| &source.track));
-        let after = publications(&mut tracks.iter());
-        sources.retain(|source| source.publisher != Publisher::Here(publisher));
-        sources
-            .extend(tracks.into_iter().map(|track| Source { publisher: Publisher::Here(publisher), track }));
-        if before == after {
-            return;
-        }
-        for gone in before.iter().filter(|publication| !after.contains(publication)) {
-            hosted.pipeline.forget(*gone);
-        }
-        let others: Vec<_> =
-            hosted.pipeline.members.iter().copied().filter(|key| *key != publisher).collect();
-        self.tell_sources(pipeline);
-        for key in others {
-            self.want_offer(now, key);
-        }
-    }
-
-    /// Notes that an endpoint may have something to be offered. The offer itself is made in its own slice of time:
-    /// two hundred subscribers of a new track are two hundred descriptions.
-    fn want_offer(&mut self, now: Instant, key: EndpointKey) {
-        if let Some(member) = &mut self.members[key] {
-            member.endpoint.negotiation().want_offer();
-            self.schedule_endpoint(now, key);
-        }
-    }
-
-    fn offer_if_due(&mut self, now: Instant, key: EndpointKey) {
-        let Some(member) = &mut self.members[key] else { return };
-        if member.endpoint.is_closed() || !member.endpoint.negotiation().is_offer_due(now) {
-            return;
-        }
-        let id = member.endpoint.id;
-        let made = self.fenced(now, id, |endpoint, pipeline, host, _| {
-            let wanted = pipeline.wanted_by(key);
-            let made = endpoint.make_offer(now, &wanted, host, &mut pipeline.session);
-            for (subscription, line) in endpoint.subscriptions() {
-                pipeline.set_route(Route { subscription, endpoint: key, line });
-            }
-            Ok(made)
-        });
-        let Ok(Some(made)) = made else { return };
-        let (revision, sdp, tracks) = (made.revision, made.sdp, made.tracks);
-        self.emit(MediaEvent::Offer { endpoint_id: id, revision, sdp, tracks });
-        let announced = &self.announced;
-        let candidates =
-            self.members[key].as_mut().and_then(|member| member.endpoint.take_candidates(announced));
-        if let Some(candidates) = candidates {
-            self.emit(MediaEvent::Candidates { endpoint_id: id, candidates });
-        }
-    }
-
-    fn candidates(
-        &mut self,
-        now: Instant,
-        id: EndpointId,
-        candidates: &[Candidate],
-    ) -> Result<(), MediaError> {
-        self.fenced(now, id, |endpoint, _, _, _| endpoint.add_candidates(candidates))
-    }
-
     fn set_muted(
         &mut self,
         now: Instant,
@@ -349,12 +285,19 @@ impl Hub {
                 source.track.muted = muted;
                 source.track.publication
             });
+            publication.into_iter().for_each(|it| pipeline.note_muted(it, muted));
             Ok((changed, pipeline.id, publication))
         });
         let (changed, pipeline, publication) = result?;
+        if let Some(key) = self.pipeline_by_id.get(&pipeline).copied() {
+            self.want_fill(now, key);
+        }
         if let Some(publication) = publication {
             let origin = Origin { pipeline, shard: self.exchange.shard(), publication };
             self.exchange.tell_all(&Told::Muted { origin, muted });
+            if let Some(key) = self.pipeline_by_id.get(&pipeline).copied() {
+                self.restage(now, key);
+            }
         }
         Ok(changed)
     }
@@ -391,10 +334,15 @@ impl Hub {
             self.demux.forget_fragment(fragment);
         }
         for path in endpoint.paths().to_vec() {
-            self.demux.forget_path(path, Owner::Here(key));
-            self.tell_forgotten(path);
+            self.forget_path(path, key);
+        }
+        if let Some(summary) = member.endpoint.last_summary(now) {
+            self.emit(MediaEvent::Ended(Box::new(summary)));
         }
         let endpoint = &mut member.endpoint;
+        self.stats.repairs += endpoint.repairs;
+        endpoint.steps.unconnected().into_iter().for_each(metrics::unconnected);
+        self.stats.data += DataStats { open: [0; 2], ..endpoint.data_stats() };
         self.directory.remove(endpoint.id);
         if farewell {
             let mut effects = Effects::default();
@@ -431,6 +379,13 @@ impl Hub {
         }
     }
 
+    fn forget_path(&mut self, path: Path, key: EndpointKey) {
+        if self.demux.forget_path(path, Owner::Here(key)) {
+            self.egress.forget(path);
+        }
+        self.tell_forgotten(path);
+    }
+
     /// Takes one datagram.
     pub fn handle_datagram(&mut self, now: Instant, path: Path, datagram: &mut [u8]) {
         self.stats.packets_in += 1;
@@ -448,7 +403,7 @@ impl Hub {
                 return;
             }
             _ => {
-                self.stats.drops += 1;
+                self.stats.drops.note(Reason::Stranger);
                 return;
             }
         };
@@ -458,7 +413,7 @@ impl Hub {
             // A flight of a handshake costs as much as hundreds of packets.
             self.handshakes.push_back((key, path, datagram.to_vec()));
         } else {
-            self.stats.drops += 1;
+            self.stats.drops.note(Reason::Handshake);
         }
     }
 
@@ -505,7 +460,7 @@ impl Hub {
         let member = self.members[key].as_mut().ok_or(MediaError::EndpointGone)?;
         let pipeline_key = member.pipeline;
         let hosted = self.pipelines[pipeline_key].as_mut().ok_or(MediaError::EndpointGone)?;
-        let host = Host { identity: &self.identity, announced: &self.announced };
+        let host = Host { identity: &self.identity, candidates: &self.candidates };
         let mut effects = std::mem::take(&mut self.spare_effects);
         let result = catch_unwind(AssertUnwindSafe(|| {
             call(&mut member.endpoint, &mut hosted.pipeline, &host, &mut effects)
@@ -526,22 +481,42 @@ impl Hub {
         let endpoint_id = member.endpoint.id;
         tracing::error!(%endpoint_id, "an endpoint panicked and is closed");
         self.remove(now, key, false);
+        metrics::closed(CloseCause::Fault);
         self.emit(MediaEvent::State { endpoint_id, state: ConnectionState::Closed(CloseCause::Fault) });
+    }
+
+    /// An endpoint has got that far: a few times in its life. Told where traces are recorded only.
+    fn note_step(&mut self, key: EndpointKey, step: Step, took: Duration) {
+        metrics::step(step, took);
+        if common::spans::is_on()
+            && let Some(endpoint_id) = self.members[key].as_ref().map(|member| member.endpoint.id)
+        {
+            self.emit(MediaEvent::Step { endpoint_id, step, at: SystemTime::now(), took });
+        }
     }
 
     /// Does what an endpoint wants done and leaves `effects` empty.
     fn carry_out(&mut self, now: Instant, key: EndpointKey, pipeline: PipelineKey, effects: &mut Effects) {
-        self.stats.drops += std::mem::take(&mut effects.drops);
+        self.note_drops(effects);
+        for (step, took) in effects.steps.drain(..) {
+            self.note_step(key, step, took);
+        }
         self.egress_all(effects);
-        if std::mem::take(&mut effects.repairs) {
+        if std::mem::take(&mut effects.flush) {
             self.dirty.push(key);
         }
+        if !effects.suspensions.is_empty()
+            && let Some(member) = &self.members[key]
+        {
+            let suspensions = std::mem::take(&mut effects.suspensions);
+            self.emit(MediaEvent::Suspensions { endpoint_id: member.endpoint.id, suspensions });
+        }
         for path in effects.forgotten.drain(..) {
-            self.demux.forget_path(path, Owner::Here(key));
-            self.tell_forgotten(path);
+            self.forget_path(path, key);
         }
         for path in effects.bound.drain(..) {
             self.demux.bind_path(path, Owner::Here(key));
+            self.egress.note_bound(path);
             self.tell_bound(path);
         }
         for fragment in effects.retired.drain(..) {
@@ -552,10 +527,27 @@ impl Hub {
         }
         self.cross(pipeline);
         self.carry_out_decisions(now, pipeline);
+        if !effects.messages.is_empty() {
+            self.say(now, pipeline, std::mem::take(&mut effects.messages));
+        }
+        for track_id in effects.refused.drain(..) {
+            let (Some(member), Some(hosted)) = (&self.members[key], &self.pipelines[pipeline]) else { break };
+            let source = hosted.pipeline.sources.iter().find(|source| source.track.track_id == track_id);
+            if let Some(codec) = source.map(|source| source.track.codec) {
+                let endpoint_id = member.endpoint.id;
+                self.emit(MediaEvent::Refused { endpoint_id, track_id, codec });
+            }
+        }
+        if let Some(quality) = effects.quality.take()
+            && let (Some(member), Some(hosted)) = (&self.members[key], &mut self.pipelines[pipeline])
+        {
+            hosted.pipeline.news.note(now, member.endpoint.participant_id, quality);
+        }
         for state in effects.states.drain(..) {
             let Some(member) = &self.members[key] else { break };
             let endpoint_id = member.endpoint.id;
-            if matches!(state, ConnectionState::Closed(_)) {
+            if let ConnectionState::Closed(cause) = state {
+                metrics::closed(cause);
                 self.remove(now, key, true);
             }
             self.emit(MediaEvent::State { endpoint_id, state });
@@ -580,49 +572,76 @@ impl Hub {
             Received::KeyframeRequest { subscription } => {
                 hosted.pipeline.session.handle_keyframe_request(now, subscription);
             }
-            Received::SenderReport { publication, ntp, rtp } => {
+            Received::SenderReport { publication, encoding, ntp, rtp } => {
                 let origin =
                     Origin { pipeline: hosted.pipeline.id, shard: self.exchange.shard(), publication };
                 for peer in &hosted.pipeline.peers {
-                    self.exchange.send(*peer, Media::Report { origin, ntp, rtp });
+                    self.exchange.send(*peer, Media::Report { origin, encoding, ntp, rtp });
                 }
-                self.send_reports(now, key, publication, ntp, rtp);
+                self.send_reports(now, key, publication, encoding, (ntp, rtp));
             }
         }
     }
 
-    /// Passes a publisher's report on to the subscribers of this shard.
+    /// Passes a publisher's report on to the subscribers of this shard that get its encoding.
     fn send_reports(
         &mut self,
         now: Instant,
         key: PipelineKey,
         publication: PublicationId,
-        ntp: u64,
-        rtp: u32,
+        encoding: EncodingId,
+        (ntp, rtp): (u64, u32),
     ) {
+        if let Some(hosted) = &mut self.pipelines[key] {
+            hosted.pipeline.session.handle_sender_report(publication, encoding, ntp, Timestamp(rtp));
+        }
         let mut number = 0;
         while let Some(hosted) = &self.pipelines[key]
             && let Some(route) = hosted.pipeline.route_of(publication, number)
         {
             number += 1;
             let Some(route) = route else { continue };
+            let sent = hosted.pipeline.session.sent_time(route.subscription, encoding, Timestamp(rtp));
+            let Some(Timestamp(rtp)) = sent else { continue };
             self.touch(now, route.endpoint, |endpoint, effects| {
-                endpoint.send_report(route.line, ntp, rtp, effects);
+                endpoint.send_report(now, route.line, ntp, rtp, effects);
             });
         }
     }
 
-    /// Asks whoever publishes a track for a keyframe.
-    fn request_keyframe(&mut self, now: Instant, key: PipelineKey, publication: PublicationId) {
+    /// Asks whoever publishes a track for a keyframe of one encoding.
+    fn request_keyframe(
+        &mut self,
+        now: Instant,
+        key: PipelineKey,
+        publication: PublicationId,
+        encoding: EncodingId,
+    ) {
         let Some(hosted) = &self.pipelines[key] else { return };
         match hosted.pipeline.publisher(publication) {
             Some(Publisher::Here(publisher)) => self.touch(now, publisher, |endpoint, effects| {
-                endpoint.request_keyframe(publication, effects);
+                endpoint.request_keyframe(publication, encoding, effects);
             }),
             Some(Publisher::There(origin)) => {
-                self.exchange.send(origin.shard, Media::RequestKeyframe { origin });
+                self.exchange.send(origin.shard, Media::RequestKeyframe { origin, encoding });
             }
             None => {}
+        }
+    }
+
+    /// Tells whoever publishes a track how many of its encodings are watched.
+    fn demand(&mut self, key: PipelineKey, publication: PublicationId, encodings: u8) {
+        let Some(hosted) = &self.pipelines[key] else { return };
+        let source = hosted.pipeline.sources.iter().find(|source| source.track.publication == publication);
+        let Some(source) = source else { return };
+        let track_id = source.track.track_id;
+        match source.publisher {
+            Publisher::Here(publisher) => {
+                if let Some(member) = &self.members[publisher] {
+                    self.emit(MediaEvent::Demand { endpoint_id: member.endpoint.id, track_id, encodings });
+                }
+            }
+            Publisher::There(origin) => self.tell_demand(origin, encodings),
         }
     }
 
@@ -641,7 +660,10 @@ impl Hub {
                         self.dirty.push(endpoint);
                     }
                 }
-                Decision::RequestKeyframe { publication } => self.request_keyframe(now, key, publication),
+                Decision::RequestKeyframe { publication, encoding } => {
+                    self.request_keyframe(now, key, publication, encoding);
+                }
+                Decision::Demand { publication, encodings } => self.demand(key, publication, encodings),
             }
         }
         if let Some(hosted) = &mut self.pipelines[key] {
@@ -659,12 +681,20 @@ impl Hub {
                 member.endpoint.flush(now, &hosted.pipeline, &mut self.egress)
             }));
             match flushed {
-                Ok(drops) => self.stats.drops += drops,
+                Ok(Flushed { drops, first }) => {
+                    self.stats.drops.add(Reason::Unsendable, drops);
+                    let due = member.endpoint.poll_waiting(now);
+                    schedule(&mut self.timers, &mut member.scheduled, due, Timer::Endpoint(key));
+                    if let Some((step, took)) = first {
+                        self.note_step(key, step, took);
+                    }
+                }
                 Err(_) => self.fault(now, key),
             }
         }
         self.dirty = dirty;
         self.egress.flush();
+        self.egress.wake();
         self.exchange.wake();
     }
 
@@ -680,7 +710,7 @@ impl Hub {
         let Some(member) = self.members.get_mut(key).and_then(Option::as_mut) else { return };
         let mut effects = std::mem::take(&mut self.spare_touch);
         let result = catch_unwind(AssertUnwindSafe(|| call(&mut member.endpoint, &mut effects)));
-        self.stats.drops += std::mem::take(&mut effects.drops);
+        self.note_drops(&mut effects);
         self.egress_all(&mut effects);
         self.spare_touch = effects;
         if result.is_err() {
@@ -708,7 +738,7 @@ impl Hub {
                     }
                     member.scheduled = None;
                     let _: Result<(), _> = self.fenced_at(now, key, |endpoint, pipeline, _, effects| {
-                        endpoint.handle_timeout(now, &mut pipeline.session, effects);
+                        endpoint.handle_timeout(now, pipeline, effects);
                         Ok(())
                     });
                     self.offer_if_due(now, key);
@@ -721,12 +751,32 @@ impl Hub {
                     }
                     hosted.scheduled = None;
                     hosted.pipeline.session.handle_timeout(now);
+                    let (pipeline_id, news) = (hosted.pipeline.id, hosted.pipeline.news.take(now));
+                    if let Some(list) = hosted.pipeline.handle_speakers(now) {
+                        self.tell_speakers(key, &list);
+                        self.restage(now, key);
+                        self.want_fill(now, key);
+                    }
+                    if let Some(participants) = news {
+                        self.emit(MediaEvent::Quality { pipeline_id, participants });
+                    }
                     self.carry_out_decisions(now, key);
                     self.schedule_pipeline(key);
                 }
             }
         }
         false
+    }
+
+    fn note_drops(&mut self, effects: &mut Effects) {
+        for reason in effects.drops.drain(..) {
+            self.stats.drops.note(reason);
+        }
+    }
+
+    /// A packet's way through took so long, and stands for so many.
+    pub fn note_forwarding(&mut self, took: Duration, count: u64) {
+        self.stats.forwarding.note(took, count);
     }
 
     /// Datagrams received since the beginning.
@@ -757,8 +807,36 @@ impl Hub {
 
     fn schedule_pipeline(&mut self, key: PipelineKey) {
         let Some(hosted) = self.pipelines.get_mut(key).and_then(Option::as_mut) else { return };
-        let due = hosted.pipeline.session.poll_timeout();
+        let due = hosted.pipeline.poll_timeout();
         schedule(&mut self.timers, &mut hosted.scheduled, due, Timer::Pipeline(key));
+    }
+
+    /// Every shard of a room that spans hears everybody; the first of them tells.
+    fn tell_speakers(&mut self, key: PipelineKey, list: &[Speaker<PublicationId>]) {
+        let Some(hosted) = &self.pipelines[key] else { return };
+        let shard = self.exchange.shard();
+        if hosted.pipeline.peers.first().is_some_and(|first| *first < shard) {
+            return;
+        }
+        let track = |publication| {
+            hosted
+                .pipeline
+                .sources
+                .iter()
+                .map(|source| &source.track)
+                .find(|it| it.publication == publication)
+        };
+        let speakers = list.iter().filter_map(|speaker| {
+            let track = track(speaker.key)?;
+            Some(Speaking {
+                participant_id: track.participant_id,
+                track_id: track.track_id,
+                level: speaker.level,
+            })
+        });
+        let pipeline_id = hosted.pipeline.id;
+        let speakers = speakers.collect();
+        self.emit(MediaEvent::Speakers { pipeline_id, speakers });
     }
 
     fn emit(&mut self, event: MediaEvent) {

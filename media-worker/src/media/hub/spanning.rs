@@ -13,10 +13,11 @@
 use std::time::Instant;
 
 use common::model::PipelineId;
-use sfu::PublicationId;
+use sfu::{Extension, MAX_ENCODINGS, PublicationId};
 
 use super::{Hub, PipelineKey};
 use crate::media::demux::Owner;
+use crate::media::drops::Reason;
 use crate::media::endpoint::SourceTrack;
 use crate::media::exchange::{Carried, Media, Origin, Told};
 use crate::media::pipeline::{Publisher, Source};
@@ -47,7 +48,7 @@ impl Hub {
         while let Some(media) = self.exchange.next_stranger() {
             self.handle_media(now, media);
         }
-        count == MAX_MESSAGES
+        self.handle_messages(now) || count == MAX_MESSAGES
     }
 
     fn handle_told(&mut self, now: Instant, told: Told) {
@@ -68,6 +69,11 @@ impl Hub {
                     && let Some(hosted) = &mut self.pipelines[key]
                 {
                     hosted.pipeline.peers.remove(&shard);
+                    let own = self.exchange.shard();
+                    for track in hosted.pipeline.own_tracks() {
+                        let origin = Origin { pipeline, shard: own, publication: track.publication };
+                        self.set_peer_demand(now, origin, shard, None);
+                    }
                 }
                 self.set_mirrors(now, pipeline, shard, &[]);
             }
@@ -75,13 +81,25 @@ impl Hub {
                 if let Some((key, mirror)) = self.mirror(&origin)
                     && let Some(hosted) = &mut self.pipelines[key]
                 {
-                    hosted.pipeline.session.set_muted(now, mirror, muted);
+                    hosted.pipeline.set_muted(now, mirror, muted);
+                    let sources = hosted.pipeline.sources.iter_mut();
+                    for source in sources.filter(|source| source.track.publication == mirror) {
+                        source.track.muted = muted;
+                    }
+                    self.restage(now, key);
+                    self.want_fill(now, key);
                     self.carry_out_decisions(now, key);
                     self.schedule_pipeline(key);
                 }
             }
+            Told::Demand { origin, shard, encodings } => {
+                self.set_peer_demand(now, origin, shard, Some(encodings));
+            }
+            Told::Missed { pipeline } => self.miss(now, pipeline),
             Told::Bound { path, shard } => self.demux.bind_path(path, Owner::There(shard)),
-            Told::Forgotten { path, shard } => self.demux.forget_path(path, Owner::There(shard)),
+            Told::Forgotten { path, shard } => {
+                self.demux.forget_path(path, Owner::There(shard));
+            }
         }
     }
 
@@ -95,18 +113,18 @@ impl Hub {
                     self.carry_out_decisions(now, key);
                     self.schedule_pipeline(key);
                 } else {
-                    self.stats.drops += 1;
+                    self.stats.drops.note(Reason::Unknown);
                 }
                 self.exchange.give_back(origin.shard, packet.bytes);
             }
-            Media::Report { origin, ntp, rtp } => {
+            Media::Report { origin, encoding, ntp, rtp } => {
                 if let Some((key, mirror)) = self.mirror(&origin) {
-                    self.send_reports(now, key, mirror, ntp, rtp);
+                    self.send_reports(now, key, mirror, encoding, (ntp, rtp));
                 }
             }
-            Media::RequestKeyframe { origin } => {
+            Media::RequestKeyframe { origin, encoding } => {
                 if let Some(key) = self.pipeline_by_id.get(&origin.pipeline).copied() {
-                    self.request_keyframe(now, key, origin.publication);
+                    self.request_keyframe(now, key, origin.publication, encoding);
                 }
             }
             Media::Datagram { from, path, mut bytes } => {
@@ -138,6 +156,7 @@ impl Hub {
             .map(|(origin, mirror)| (*origin, *mirror))
             .collect();
         let mut changed = !gone.is_empty();
+        let mut demanded = Vec::new();
         for (origin, mirror) in gone {
             pipeline.mirrors.remove(&origin);
             pipeline.sources.retain(|source| source.track.publication != mirror);
@@ -146,10 +165,17 @@ impl Hub {
         }
         for track in tracks {
             let origin = origin(track.publication);
-            if pipeline.mirrors.contains_key(&origin) {
+            let descriptor = track.extensions.id(Extension::DependencyDescriptor);
+            // As a mirror's own demand begins.
+            demanded.push(origin);
+            if let Some(mirror) = pipeline.mirrors.get(&origin) {
+                if !pipeline.session.describe(*mirror, track.encodings, descriptor) {
+                    demanded.pop();
+                }
                 continue;
             }
             let mirror = pipeline.session.publish(track.codec);
+            pipeline.session.describe(mirror, track.encodings, descriptor);
             pipeline.session.set_muted(now, mirror, track.muted);
             pipeline.mirrors.insert(origin, mirror);
             let track = SourceTrack { publication: mirror, ..track.clone() };
@@ -162,6 +188,10 @@ impl Hub {
             }
             self.count_tracks(key);
         }
+        self.restage(now, key);
+        for origin in demanded {
+            self.tell_demand(origin, MAX_ENCODINGS);
+        }
     }
 
     /// Tells the other shards of the room what this one publishes.
@@ -173,6 +203,19 @@ impl Hub {
         for peer in &hosted.pipeline.peers {
             self.exchange.tell(*peer, told.clone());
         }
+    }
+
+    /// Notes what the subscribers of another shard can use of a track that is published here.
+    fn set_peer_demand(&mut self, now: Instant, origin: Origin, shard: usize, encodings: Option<u8>) {
+        let Some(key) = self.pipeline_by_id.get(&origin.pipeline).copied() else { return };
+        let Some(hosted) = &mut self.pipelines[key] else { return };
+        hosted.pipeline.session.set_peer_demand(now, origin.publication, shard, encodings);
+        self.carry_out_decisions(now, key);
+    }
+
+    pub(super) fn tell_demand(&mut self, origin: Origin, encodings: u8) {
+        let shard = self.exchange.shard();
+        self.exchange.tell(origin.shard, Told::Demand { origin, shard, encodings });
     }
 
     /// Passes the packets that were just received on to the other shards of the room.

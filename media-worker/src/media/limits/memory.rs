@@ -32,6 +32,12 @@ impl Memory {
         Self { limit_bytes, last: Mutex::new(Measured { system, pid, resident: None }) }
     }
 
+    /// How much of it is used, 0 to 1 and above.
+    pub fn share(&self) -> f64 {
+        let mut last = self.last.lock().expect("nothing here panics while it holds the lock");
+        last.resident(Instant::now()) as f64 / self.limit_bytes as f64
+    }
+
     pub fn is_exceeded(&self) -> bool {
         let mut last = self.last.lock().expect("nothing here panics while it holds the lock");
         last.resident(Instant::now()) > self.limit_bytes
@@ -75,6 +81,7 @@ mod tests {
         let memory = Memory::new(0);
         assert!(memory.limit_bytes > 1 << 24, "{}", memory.limit_bytes);
         assert!(!memory.is_exceeded());
+        assert!(memory.share() > 0.0 && memory.share() < 1.0, "{}", memory.share());
     }
 
     #[test]

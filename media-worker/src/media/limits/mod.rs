@@ -42,6 +42,17 @@ impl Limits {
         &self.sent
     }
 
+    /// How much is taken of the limit that is nearest, with so many tracks: 0 to 1, and above when it was overrun.
+    pub fn share(&self, tracks: usize) -> f64 {
+        let rate = self.rate.per_second(self.sent.load(Ordering::Relaxed)) as f64;
+        let shares = [
+            rate / self.max_packets_per_second as f64,
+            tracks as f64 / self.max_tracks as f64,
+            self.memory.share(),
+        ];
+        shares.into_iter().fold(0.0, f64::max)
+    }
+
     /// The limit that was reached, if any, with so many tracks.
     pub fn reached(&self, tracks: usize) -> Option<&'static str> {
         if self.rate.per_second(self.sent.load(Ordering::Relaxed)) > self.max_packets_per_second {
@@ -67,6 +78,14 @@ mod tests {
         assert_eq!((limits.reached(4), limits.reached(5)), (None, Some("tracks")));
         let limits = Limits::new(&MediaConfig { max_memory_bytes: 1, ..config }, 1);
         assert_eq!(limits.reached(0), Some("memory"));
+    }
+
+    #[test]
+    fn the_share_is_that_of_the_nearest_limit() {
+        let config = MediaConfig { max_tracks: 8, max_memory_bytes: u64::MAX, ..MediaConfig::default() };
+        let limits = Limits::new(&config, 1);
+        assert_eq!((limits.share(4), limits.share(8)), (0.5, 1.0));
+        assert!(limits.share(0) < 0.01, "{}", limits.share(0));
     }
 
     #[test]

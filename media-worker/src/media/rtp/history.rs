@@ -24,7 +24,6 @@ struct Entry {
     extensions: u16,
     payload: u16,
     extension_profile: u16,
-    marker: bool,
 }
 
 impl Entry {
@@ -36,7 +35,6 @@ impl Entry {
 /// A kept packet: what all subscribers share of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kept<'a> {
-    pub marker: bool,
     pub extension_profile: u16,
     pub extensions: &'a [u8],
     pub payload: &'a [u8],
@@ -63,7 +61,6 @@ impl History {
             extensions: u16::try_from(extensions.len()).ok()?,
             payload: u16::try_from(payload.len()).ok()?,
             extension_profile: packet.extension_profile,
-            marker: packet.marker,
         };
         let start = self.room(now, entry.length())?;
         self.bytes[start..start + extensions.len()].copy_from_slice(extensions);
@@ -78,7 +75,7 @@ impl History {
         let entry = self.entries.get(number.wrapping_sub(self.first) as usize)?;
         let (extensions, payload) =
             self.bytes[entry.start..entry.start + entry.length()].split_at(usize::from(entry.extensions));
-        Some(Kept { marker: entry.marker, extension_profile: entry.extension_profile, extensions, payload })
+        Some(Kept { extension_profile: entry.extension_profile, extensions, payload })
     }
 
     /// Makes room for `length` contiguous bytes and returns where.

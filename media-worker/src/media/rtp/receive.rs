@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 
 use sfu::{Sequence, Timestamp};
 
+use super::meter::Meter;
 use super::rtcp::ReportBlock;
 
 /// A missing packet is asked for again after this long …
 const NACK_INTERVAL: Duration = Duration::from_millis(50);
-/// … and this often, then given up.
-const NACK_TRIES: u8 = 10;
+/// … and this often, then given up: a picture waits for what it lacks, a voice does not.
+const VIDEO_TRIES: u8 = 10;
+const AUDIO_TRIES: u8 = 3;
 /// Missing packets that are tracked for one stream; with more, the stream is broken anyway and only a
 /// keyframe helps.
 const MAX_MISSING: usize = 256;
@@ -30,7 +32,8 @@ struct Missing {
 pub struct Receiver {
     ssrc: u32,
     clock_rate: u32,
-    with_nack: bool,
+    /// How often a missing packet is asked for.
+    tries: u8,
     highest: Option<Sequence>,
     cycles: u32,
     first_extended: u32,
@@ -41,14 +44,20 @@ pub struct Receiver {
     reported_expected: u32,
     reported_received: u32,
     sender_report: Option<(u32, Instant)>,
+    pub meter: Meter,
+    /// NACKs and PLIs sent.
+    nacks: u32,
+    keyframe_requests: u32,
+    /// Expected and lost at the last two looks.
+    looks: [(u32, i64); 2],
 }
 
 impl Receiver {
-    pub fn new(ssrc: u32, clock_rate: u32, with_nack: bool) -> Self {
+    pub fn new(now: Instant, ssrc: u32, clock_rate: u32, is_video: bool) -> Self {
         Self {
             ssrc,
             clock_rate,
-            with_nack,
+            tries: if is_video { VIDEO_TRIES } else { AUDIO_TRIES },
             highest: None,
             cycles: 0,
             first_extended: 0,
@@ -59,6 +68,10 @@ impl Receiver {
             reported_expected: 0,
             reported_received: 0,
             sender_report: None,
+            meter: Meter::new(now),
+            nacks: 0,
+            keyframe_requests: 0,
+            looks: [(0, 0); 2],
         }
     }
 
@@ -72,8 +85,9 @@ impl Receiver {
         self.missing.iter().any(|missing| missing.sequence == sequence)
     }
 
-    /// Notes a packet, also a repaired one.
-    pub fn handle_packet(&mut self, now: Instant, sequence: Sequence, timestamp: Timestamp) {
+    /// Notes a packet, also a repaired one, with so many bytes of payload.
+    pub fn handle_packet(&mut self, now: Instant, sequence: Sequence, timestamp: Timestamp, payload: usize) {
+        self.meter.note(payload);
         self.received = self.received.wrapping_add(1);
         let Some(highest) = self.highest else {
             self.highest = Some(sequence);
@@ -101,9 +115,6 @@ impl Receiver {
     }
 
     fn note_missing(&mut self, now: Instant, sequence: Sequence) {
-        if !self.with_nack {
-            return;
-        }
         let is_old = |missing: &Missing| sequence.since(missing.sequence) > MAX_GAP;
         while self.missing.len() >= MAX_MISSING || self.missing.front().is_some_and(is_old) {
             self.missing.pop_front();
@@ -134,10 +145,11 @@ impl Receiver {
         for missing in &mut self.missing {
             if missing.due.is_some_and(|due| due <= now) {
                 missing.tries += 1;
-                missing.due = (missing.tries < NACK_TRIES).then_some(now + NACK_INTERVAL);
+                missing.due = (missing.tries < self.tries).then_some(now + NACK_INTERVAL);
                 asked.push(missing.sequence);
             }
         }
+        self.nacks += u32::from(!asked.is_empty());
         asked
     }
 
@@ -146,11 +158,51 @@ impl Receiver {
         self.missing.iter().filter_map(|missing| missing.due).min()
     }
 
+    /// A keyframe was asked for.
+    pub fn note_keyframe_request(&mut self) {
+        self.keyframe_requests += 1;
+    }
+
+    /// NACK packets and keyframe requests sent so far.
+    pub fn requests(&self) -> (u32, u32) {
+        (self.nacks, self.keyframe_requests)
+    }
+
+    /// Ends one window of the rates and begins the next.
+    pub fn look(&mut self, now: Instant) {
+        self.meter.look(now);
+        self.looks = [self.looks[1], (self.expected(), self.lost())];
+    }
+
+    /// Packets that did not arrive, not even repaired; negative when some came more than once.
+    pub fn lost(&self) -> i64 {
+        // Both count modulo 2^32.
+        i64::from(self.expected().wrapping_sub(self.received) as i32)
+    }
+
+    /// Of the packets between the last two looks, how many were expected and how many are lost. A repair that comes
+    /// after a look counts in the next window.
+    pub fn window(&self) -> (u32, u32) {
+        let [(expected, lost), (expected_now, lost_now)] = self.looks;
+        let expected = expected_now.wrapping_sub(expected);
+        (expected, u32::try_from(lost_now - lost).unwrap_or(0).min(expected))
+    }
+
+    /// Interarrival jitter.
+    pub fn jitter(&self) -> Duration {
+        Duration::from_secs_f64(self.jitter / f64::from(self.clock_rate))
+    }
+
+    fn expected(&self) -> u32 {
+        let extended = |highest: Sequence| self.cycles.wrapping_add(u32::from(highest.0));
+        self.highest.map_or(0, |highest| extended(highest).wrapping_sub(self.first_extended).wrapping_add(1))
+    }
+
     /// The block for the next receiver report; `None` before the first packet.
     pub fn report(&mut self, now: Instant) -> Option<ReportBlock> {
         let highest = self.highest?;
         let extended_highest = self.cycles.wrapping_add(u32::from(highest.0));
-        let expected = extended_highest.wrapping_sub(self.first_extended).wrapping_add(1);
+        let expected = self.expected();
         let expected_interval = expected.wrapping_sub(self.reported_expected);
         let received_interval = self.received.wrapping_sub(self.reported_received);
         self.reported_expected = expected;
@@ -182,44 +234,52 @@ mod tests {
 
     use super::*;
 
+    fn receiver() -> (Receiver, Instant) {
+        let now = Instant::now();
+        (Receiver::new(now, 1, 90_000, true), now)
+    }
+
     fn numbers(due: Vec<Sequence>) -> Vec<u16> {
         due.into_iter().map(|it| it.0).collect()
     }
 
     #[test]
     fn asks_for_what_is_missing_until_it_arrives() {
-        let (mut receiver, now) = (Receiver::new(1, 90_000, true), Instant::now());
-        receiver.handle_packet(now, Sequence(65_534), Timestamp(0));
-        receiver.handle_packet(now, Sequence(1), Timestamp(0));
+        let (mut receiver, now) = receiver();
+        receiver.handle_packet(now, Sequence(65_534), Timestamp(0), 100);
+        receiver.handle_packet(now, Sequence(1), Timestamp(0), 100);
         assert_eq!(numbers(receiver.take_due_nacks(now)), [65_535, 0]);
         assert_eq!(numbers(receiver.take_due_nacks(now)), [0u16; 0], "not again at once");
-        receiver.handle_packet(now, Sequence(65_535), Timestamp(0));
+        receiver.handle_packet(now, Sequence(65_535), Timestamp(0), 100);
         let later = receiver.poll_timeout().unwrap();
         assert_eq!(later, now + NACK_INTERVAL);
         assert_eq!(numbers(receiver.take_due_nacks(later)), [0]);
-        receiver.handle_packet(later, Sequence(0), Timestamp(0));
+        receiver.handle_packet(later, Sequence(0), Timestamp(0), 100);
         assert_eq!(receiver.poll_timeout(), None);
     }
 
     #[test]
     fn gives_up_after_a_number_of_tries() {
-        let (mut receiver, mut now) = (Receiver::new(1, 90_000, true), Instant::now());
-        receiver.handle_packet(now, Sequence(1), Timestamp(0));
-        receiver.handle_packet(now, Sequence(3), Timestamp(0));
-        let mut asked = 0;
-        while let Some(due) = receiver.poll_timeout() {
-            now = due;
-            asked += receiver.take_due_nacks(now).len();
+        for (is_video, tries) in [(true, VIDEO_TRIES), (false, AUDIO_TRIES)] {
+            let mut now = Instant::now();
+            let mut receiver = Receiver::new(now, 1, 90_000, is_video);
+            receiver.handle_packet(now, Sequence(1), Timestamp(0), 100);
+            receiver.handle_packet(now, Sequence(3), Timestamp(0), 100);
+            let mut asked = 0;
+            while let Some(due) = receiver.poll_timeout() {
+                now = due;
+                asked += receiver.take_due_nacks(now).len();
+            }
+            assert_eq!(asked, usize::from(tries));
+            assert!(receiver.is_missing(Sequence(2)), "a late repair is still taken");
         }
-        assert_eq!(asked, usize::from(NACK_TRIES));
-        assert!(receiver.is_missing(Sequence(2)), "a late repair is still taken");
     }
 
     #[test]
     fn reports_loss_across_the_wrap() {
-        let (mut receiver, now) = (Receiver::new(1, 90_000, true), Instant::now());
+        let (mut receiver, now) = receiver();
         for sequence in [65_534, 65_535, 1, 2] {
-            receiver.handle_packet(now, Sequence(sequence), Timestamp(0));
+            receiver.handle_packet(now, Sequence(sequence), Timestamp(0), 100);
         }
         receiver.handle_sender_report(now, 0x1111_2222_3333_4444);
         let block = receiver.report(now + Duration::from_secs(1)).unwrap();
@@ -229,15 +289,39 @@ mod tests {
         assert_eq!(receiver.report(now).unwrap().fraction_lost, 0, "nothing since");
     }
 
+    #[test]
+    fn what_is_lost_and_asked_for_between_two_looks_is_counted() {
+        let (mut receiver, start) = receiver();
+        let at = |ms| start + Duration::from_millis(ms);
+        for sequence in (65_500u16..=65_535).chain(0..64).filter(|it| it % 10 != 5) {
+            receiver.handle_packet(at(0), Sequence(sequence), Timestamp(0), 100);
+        }
+        // 65 505 to 65 535 and 5 to 55: four and six.
+        assert_eq!(receiver.lost(), 10);
+        receiver.look(at(2000));
+        assert_eq!(receiver.window(), (100, 10));
+        assert!(!receiver.take_due_nacks(at(2000)).is_empty());
+        receiver.note_keyframe_request();
+        assert_eq!(receiver.requests(), (1, 1));
+        // Half of them are repaired, and all of the next ten arrive.
+        for sequence in [5u16, 15, 25, 35, 45] {
+            receiver.handle_packet(at(2010), Sequence(sequence), Timestamp(0), 100);
+        }
+        (64..74).for_each(|it| receiver.handle_packet(at(2020), Sequence(it), Timestamp(0), 100));
+        receiver.look(at(4000));
+        assert_eq!((receiver.lost(), receiver.window()), (5, (10, 0)));
+        assert_eq!(receiver.meter.packets, 105);
+    }
+
     proptest! {
         #[test]
         fn any_numbers_stay_within_bounds(
             packets in proptest::collection::vec((any::<u16>(), any::<u32>(), 0u64..100), 0..300)
         ) {
-            let (mut receiver, mut now) = (Receiver::new(1, 90_000, true), Instant::now());
+            let (mut receiver, mut now) = receiver();
             for (sequence, timestamp, wait) in packets {
                 now += Duration::from_millis(wait);
-                receiver.handle_packet(now, Sequence(sequence), Timestamp(timestamp));
+                receiver.handle_packet(now, Sequence(sequence), Timestamp(timestamp), 100);
                 prop_assert!(receiver.missing.len() <= MAX_MISSING);
                 prop_assert!(receiver.take_due_nacks(now).len() <= MAX_MISSING);
                 receiver.report(now);

@@ -2,24 +2,36 @@
 
 use sfu::Sequence;
 
+use super::feedback::TransportFeedback;
+
 const SENDER_REPORT: u8 = 200;
 const RECEIVER_REPORT: u8 = 201;
 const TRANSPORT_FEEDBACK: u8 = 205;
 const PAYLOAD_FEEDBACK: u8 = 206;
+/// Bytes of one report block, and of what comes before the blocks in a sender report's body.
+const BLOCK: usize = 24;
+const SENDER_INFO: usize = 24;
 const FORMAT_NACK: u8 = 1;
 const FORMAT_PLI: u8 = 1;
 const FORMAT_FIR: u8 = 4;
 pub const FORMAT_TRANSPORT_WIDE: u8 = 15;
+const FORMAT_APPLICATION: u8 = 15;
 
 /// One thing that a client reports or asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Message<'a> {
     /// The sender's clocks: NTP time and RTP time of the same instant.
     SenderReport { ssrc: u32, ntp: u64, rtp: u32 },
+    /// How a stream of ours arrives, from a sender or a receiver report.
+    Reception(ReportBlock),
     /// Packets of a stream that did not arrive.
     Nack { ssrc: u32, lost: Nacks<'a> },
     /// PLI or FIR for a stream.
     KeyframeRequest { ssrc: u32 },
+    /// When which of all packets arrived.
+    TransportFeedback(TransportFeedback<'a>),
+    /// A receiver's own estimate of what reaches it, in bit/s (draft-alvestrand-rmcat-remb-03).
+    MaximumBitrate(u64),
 }
 
 /// The numbers in a NACK (RFC 4585, section 6.2.1).
@@ -59,11 +71,25 @@ fn read_one(format: u8, kind: u8, body: &[u8], found: &mut impl FnMut(Message<'_
         (SENDER_REPORT, _) => {
             if let (Some(ssrc), Some(high), Some(low), Some(rtp)) = (word(0), word(4), word(8), word(12)) {
                 found(Message::SenderReport { ssrc, ntp: u64::from(high) << 32 | u64::from(low), rtp });
+                read_blocks(format, body.get(SENDER_INFO..).unwrap_or_default(), found);
             }
         }
+        (RECEIVER_REPORT, _) => read_blocks(format, body.get(4..).unwrap_or_default(), found),
         (TRANSPORT_FEEDBACK, FORMAT_NACK) => {
             if let (Some(ssrc), Some(entries)) = (word(4), body.get(8..)) {
                 found(Message::Nack { ssrc, lost: Nacks(entries) });
+            }
+        }
+        (TRANSPORT_FEEDBACK, FORMAT_TRANSPORT_WIDE) => {
+            if let Some(feedback) = TransportFeedback::read(body) {
+                found(Message::TransportFeedback(feedback));
+            }
+        }
+        (PAYLOAD_FEEDBACK, FORMAT_APPLICATION) => {
+            if let (Some(b"REMB"), Some(bitrate)) = (body.get(8..12), word(12)) {
+                // Eight bits count the SSRCs, then come exponent and mantissa.
+                let (exponent, mantissa) = (bitrate >> 18 & 0x3f, u64::from(bitrate & 0x3_ffff));
+                found(Message::MaximumBitrate(mantissa.saturating_mul(1u64 << exponent)));
             }
         }
         (PAYLOAD_FEEDBACK, FORMAT_PLI) => {
@@ -78,6 +104,25 @@ fn read_one(format: u8, kind: u8, body: &[u8], found: &mut impl FnMut(Message<'_
             }
         }
         _ => {}
+    }
+}
+
+/// Report blocks, as many as there should be and are (RFC 3550, section 6.4.1).
+fn read_blocks(count: u8, blocks: &[u8], found: &mut impl FnMut(Message<'_>)) {
+    for block in blocks.chunks_exact(BLOCK).take(count.into()) {
+        let word =
+            |index: usize| block[4 * index..].first_chunk::<4>().map_or(0, |it| u32::from_be_bytes(*it));
+        let lost = word(1);
+        found(Message::Reception(ReportBlock {
+            ssrc: word(0),
+            fraction_lost: (lost >> 24) as u8,
+            // 24 bits with a sign.
+            total_lost: (lost << 8) as i32 >> 8,
+            extended_highest: word(2),
+            jitter: word(3),
+            last_sender_report: word(4),
+            since_last_sender_report: word(5),
+        }));
     }
 }
 
@@ -193,7 +238,9 @@ pub fn write_receiver_report(sender: u32, blocks: impl Iterator<Item = ReportBlo
 mod tests {
     use proptest::prelude::*;
     use rtc::rtcp::payload_feedbacks::full_intra_request::{FirEntry, FullIntraRequest};
+    use rtc::rtcp::payload_feedbacks::receiver_estimated_maximum_bitrate::ReceiverEstimatedMaximumBitrate;
     use rtc::rtcp::receiver_report::ReceiverReport;
+    use rtc::rtcp::reception_report::ReceptionReport;
     use rtc::rtcp::sender_report::SenderReport;
     use rtc::rtcp::transport_feedbacks::transport_layer_nack::TransportLayerNack;
     use rtc::shared::marshal::{Marshal, Unmarshal};
@@ -224,9 +271,67 @@ mod tests {
         assert!(read(&bytes, |message| match message {
             Message::SenderReport { ssrc, ntp, rtp } => all.push(format!("{ssrc} {ntp:x} {rtp}")),
             Message::KeyframeRequest { ssrc } => all.push(format!("key {ssrc}")),
-            Message::Nack { .. } => panic!("no nack"),
+            other => panic!("{other:?}"),
         }));
         assert_eq!(all, ["3 102030405060708 9", "key 7", "key 8"]);
+    }
+
+    #[test]
+    fn reads_how_streams_arrive_from_either_kind_of_report() {
+        let report = |ssrc, total_lost| ReceptionReport {
+            ssrc,
+            fraction_lost: 64,
+            total_lost,
+            last_sequence_number: 0x1_0007,
+            jitter: 11,
+            last_sender_report: 12,
+            delay: 13,
+        };
+        let of_sender =
+            SenderReport { ssrc: 3, reports: vec![report(7, 5), report(8, 0)], ..Default::default() };
+        let of_receiver =
+            ReceiverReport { ssrc: 3, reports: vec![report(9, 0xff_ffff)], ..Default::default() };
+        let mut bytes = of_sender.marshal().unwrap().to_vec();
+        bytes.extend(of_receiver.marshal().unwrap());
+        let mut all = Vec::new();
+        assert!(read(&bytes, |message| {
+            if let Message::Reception(block) = message {
+                all.push(block);
+            }
+        }));
+        let block = ReportBlock {
+            ssrc: 7,
+            fraction_lost: 64,
+            total_lost: 5,
+            extended_highest: 0x1_0007,
+            jitter: 11,
+            last_sender_report: 12,
+            since_last_sender_report: 13,
+        };
+        let expected = [
+            block,
+            ReportBlock { ssrc: 8, total_lost: 0, ..block },
+            ReportBlock { ssrc: 9, total_lost: -1, ..block },
+        ];
+        assert_eq!(all, expected);
+        // Fewer than it says.
+        bytes.truncate(28 + 24);
+        (bytes[2], bytes[3]) = (0, 12);
+        let mut count = 0;
+        read(&bytes, |message| count += usize::from(matches!(message, Message::Reception(_))));
+        assert_eq!(count, 1);
+    }
+
+    #[test]
+    fn reads_the_estimate_of_a_receiver() {
+        let remb =
+            ReceiverEstimatedMaximumBitrate { sender_ssrc: 1, bitrate: 8_927_168.0, ssrcs: vec![7, 8] };
+        let mut all = Vec::new();
+        assert!(read(&remb.marshal().unwrap(), |message| match message {
+            Message::MaximumBitrate(bitrate) => all.push(bitrate),
+            other => panic!("{other:?}"),
+        }));
+        assert_eq!(all, [8_927_168]);
     }
 
     #[test]

@@ -8,11 +8,17 @@ pub mod write;
 
 use super::transport::dtls::Fingerprint;
 use super::transport::ice::Credentials;
+use super::transport::sctp;
 
 /// The largest SDP that is read, in bytes.
 pub const MAX_SDP: usize = 256 * 1024;
 /// The most m-lines that a client may bring; those that the server added do not count.
 pub const MAX_CLIENT_MEDIA: usize = 128;
+
+/// The m-line of data channels.
+pub const DATA_KIND: &str = "application";
+const DATA_PROTOCOL: &str = "UDP/DTLS/SCTP";
+const DATA_FORMAT: &str = "webrtc-datachannel";
 
 /// Who sends on an m-line, from the view of whoever wrote the SDP (RFC 8866, section 6.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,8 +93,13 @@ pub struct Media {
     pub sources: Vec<u32>,
     /// Flow identification groups (RFC 5576): a stream and the one that repairs it.
     pub repairs: Vec<(u32, u32)>,
+    /// The SSRCs of a simulcast group, lowest encoding first; clients that do not name encodings write it.
+    pub simulcast_sources: Vec<u32>,
     /// The encodings that the client would send at once (RFC 8853), in its order; empty without simulcast.
     pub encodings: Vec<String>,
+    /// Of data channels (RFC 8841): the SCTP port, and the longest message that the client takes, in bytes.
+    pub sctp_port: Option<u16>,
+    pub max_message_size: Option<u64>,
 }
 
 impl Media {
@@ -98,6 +109,14 @@ impl Media {
 
     pub fn is_video(&self) -> bool {
         self.kind == "video"
+    }
+
+    /// Data channels as this server speaks them (RFC 8841, section 4).
+    pub fn is_data(&self) -> bool {
+        self.kind == DATA_KIND
+            && self.protocol == DATA_PROTOCOL
+            && self.formats_text == DATA_FORMAT
+            && self.sctp_port == Some(sctp::PORT)
     }
 }
 

@@ -144,7 +144,10 @@ fn media_line(value: &str) -> Result<Media, MediaError> {
         extensions: Vec::new(),
         sources: Vec::new(),
         repairs: Vec::new(),
+        simulcast_sources: Vec::new(),
         encodings: Vec::new(),
+        sctp_port: None,
+        max_message_size: None,
     })
 }
 
@@ -190,14 +193,19 @@ fn attribute(media: &mut Media, name: &str, value: &str) {
         }
         "ssrc-group" if media.repairs.len() < MAX_SOURCES => {
             let mut words = value.split(' ');
-            if words.next() == Some("FID")
-                && let (Some(Ok(source)), Some(Ok(repair))) =
-                    (words.next().map(str::parse), words.next().map(str::parse))
+            let semantics = words.next();
+            let mut sources = words.map_while(|word| word.parse::<u32>().ok());
+            if semantics == Some("FID")
+                && let (Some(source), Some(repair)) = (sources.next(), sources.next())
             {
                 media.repairs.push((source, repair));
+            } else if semantics == Some("SIM") {
+                media.simulcast_sources = sources.take(MAX_ENCODINGS).collect();
             }
         }
         "simulcast" => media.encodings = encodings(value),
+        "sctp-port" => media.sctp_port = value.parse().ok(),
+        "max-message-size" => media.max_message_size = value.parse().ok(),
         _ => {}
     }
 }
@@ -224,18 +232,26 @@ fn rtpmap(value: &str) -> Option<Format> {
     Some(Format { payload_type, name, clock_rate, parameters: String::new() })
 }
 
-/// RFC 8839, section 5.4, and RFC 8122, section 5.
-fn validate(transport: &Transport<'_>) -> Result<(Credentials, Fingerprint, Setup), MediaError> {
+/// One side's ICE credentials (RFC 8839, section 5.4).
+///
+/// # Errors
+/// `InvalidSdp` when one is missing or malformed.
+pub fn credentials(fragment: Option<&str>, password: Option<&str>) -> Result<Credentials, MediaError> {
     let ice = |value: Option<&str>, length: std::ops::RangeInclusive<usize>, what: &str| {
         let value = value.ok_or_else(|| invalid(format!("there is no {what}")))?;
         let valid = length.contains(&value.len())
             && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/-_=".contains(&byte));
         if valid { Ok(value.to_string()) } else { Err(invalid(format!("the {what} is malformed"))) }
     };
-    let credentials = Credentials {
-        fragment: ice(transport.fragment, 4..=256, "ice-ufrag")?,
-        password: ice(transport.password, 22..=256, "ice-pwd")?,
-    };
+    Ok(Credentials {
+        fragment: ice(fragment, 4..=256, "ice-ufrag")?,
+        password: ice(password, 22..=256, "ice-pwd")?,
+    })
+}
+
+/// The above, and RFC 8122, section 5.
+fn validate(transport: &Transport<'_>) -> Result<(Credentials, Fingerprint, Setup), MediaError> {
+    let credentials = credentials(transport.fragment, transport.password)?;
     let fingerprint = transport.fingerprint.ok_or_else(|| invalid("there is no fingerprint"))?;
     let (algorithm, value) = fingerprint.split_once(' ').unwrap_or((fingerprint, ""));
     if !algorithm.eq_ignore_ascii_case("sha-256") {
@@ -286,6 +302,7 @@ mod tests {
         );
         assert_eq!((video.mid.as_str(), video.direction), ("1", Direction::SendOnly));
         assert_eq!((&video.sources[..], &video.repairs[..]), (&[11, 12][..], &[(11, 12)][..]));
+        assert!(video.simulcast_sources.is_empty());
         assert_eq!(video.extensions, [(3, "urn:x".to_string())]);
         assert_eq!(video.formats[1].parameters, "apt=96");
     }
@@ -333,6 +350,29 @@ mod tests {
                 && encodings("send").is_empty()
                 && encodings("send ;.;").is_empty()
         );
+    }
+
+    #[test]
+    fn reads_data_channels() {
+        let data = "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:1\r\na=sctp-port:5000\r\n\
+            a=max-message-size:262144\r\n";
+        let with = |data: &str| parse(&[HEAD, TRANSPORT, AUDIO, data].concat(), 2).unwrap().media;
+        let media = with(data);
+        assert!(media[1].is_data() && !media[0].is_data());
+        assert_eq!(media[1].max_message_size, Some(262_144));
+        for (good, bad) in
+            [("port:5000", "port:5001"), ("UDP/", "TCP/"), ("a=sctp-port:5000", "a=sctpmap:5000")]
+        {
+            assert!(!with(&data.replace(good, bad))[1].is_data(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn reads_a_simulcast_group_of_ssrcs() {
+        let grouped = VIDEO.to_string() + "a=ssrc-group:SIM 11 13 15\r\na=ssrc-group:FID 13 14\r\n";
+        let description = parse(&[HEAD, TRANSPORT, AUDIO, &grouped].concat(), 2).unwrap();
+        assert_eq!(description.media[1].simulcast_sources, [11, 13, 15]);
+        assert_eq!(description.media[1].repairs, [(11, 12), (13, 14)]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use libc::{c_int, cmsghdr, iovec, mmsghdr, sockaddr_in, sockaddr_in6};
 
 use super::message::Message;
+use crate::media::transport::Local;
 
 /// Messages in one system call.
 pub const MESSAGES: usize = 32;
@@ -86,17 +87,18 @@ fn put_name(name: &mut Name, address: SocketAddr) -> libc::socklen_t {
 }
 
 /// Writes the control messages: from which address, and how to cut the message; returns their length.
-fn put_control(control: &mut Control, local: Option<IpAddr>, segment: Option<usize>) -> usize {
+fn put_control(control: &mut Control, local: Local, segment: Option<usize>) -> usize {
     let mut at = 0;
     match local {
-        None => {}
-        Some(IpAddr::V4(ip)) => {
+        // What goes over a connection never comes here.
+        Local::Unknown | Local::Connection(_) => {}
+        Local::Address(IpAddr::V4(ip)) => {
             // SAFETY: all-zero is a valid value.
             let mut info: libc::in_pktinfo = unsafe { zeroed() };
             info.ipi_spec_dst.s_addr = u32::from_ne_bytes(ip.octets());
             at += put_one(control, at, libc::IPPROTO_IP, libc::IP_PKTINFO, info);
         }
-        Some(IpAddr::V6(ip)) => {
+        Local::Address(IpAddr::V6(ip)) => {
             // SAFETY: all-zero is a valid value.
             let mut info: libc::in6_pktinfo = unsafe { zeroed() };
             info.ipi6_addr.s6_addr = ip.octets();
@@ -158,15 +160,15 @@ mod tests {
         let path = |remote, local| Path { remote, local };
         let mut bytes: Vec<u8> = (0..250).collect();
         let messages = [
-            Message { path: path(to_first, None), bytes: 0..100, segment: 100, count: 1 },
+            Message { path: path(to_first, Local::Unknown), bytes: 0..100, segment: 100, count: 1 },
             // From another address of loopback than the system would choose, and cut in three.
             Message {
-                path: path(to_second, Some([127, 0, 0, 9].into())),
+                path: path(to_second, Local::Address([127, 0, 0, 9].into())),
                 bytes: 100..220,
                 segment: 50,
                 count: 3,
             },
-            Message { path: path(to_first, None), bytes: 220..250, segment: 30, count: 1 },
+            Message { path: path(to_first, Local::Unknown), bytes: 220..250, segment: 30, count: 1 },
         ];
         let mut left = &messages[..];
         while !left.is_empty() {
@@ -188,7 +190,7 @@ mod tests {
             panic!("this machine has no IPv6 at all; the media plane needs a dual-stack socket here");
         };
         let (receiver, to) = receiver("[::1]:0");
-        let path = Path { remote: to, local: Some(to.ip()) };
+        let path = Path { remote: to, local: Local::Address(to.ip()) };
         let message = Message { path, bytes: 0..6, segment: 2, count: 3 };
         assert_eq!(send(sender.as_fd(), &mut [1, 2, 3, 4, 5, 6], &[message]).unwrap(), 1);
         assert_eq!([next(&receiver).0, next(&receiver).0, next(&receiver).0], [[1, 2], [3, 4], [5, 6]]);
@@ -197,7 +199,7 @@ mod tests {
     #[test]
     fn what_the_kernel_refuses_is_an_error() {
         let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let path = Path { remote: ([127, 0, 0, 1], 9).into(), local: None };
+        let path = Path { remote: ([127, 0, 0, 1], 9).into(), local: Local::Unknown };
         let mut bytes = vec![0; 70_000];
         let message = Message { path, bytes: 0..70_000, segment: 70_000, count: 1 };
         assert!(send(sender.as_fd(), &mut bytes, &[message]).is_err(), "no datagram is that large");

@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use super::Shared;
 use super::message::Message;
-use crate::media::transport::Path;
+use crate::media::tcp::Outlet;
+use crate::media::transport::{Local, Path};
 
 /// Datagrams wait up to this many bytes together; it fits into a core's second-level cache.
 const ARENA: usize = 512 * 1024;
@@ -45,10 +46,14 @@ pub struct Egress {
     segments: bool,
     refused: HashSet<SocketAddr>,
     sent: Sent,
+    /// Where datagrams over TCP go; `None`: there are no such paths.
+    outlet: Option<Outlet>,
+    /// Some of the messages are for connections.
+    has_connections: bool,
 }
 
 impl Egress {
-    pub fn new(socket: Arc<Shared>) -> Self {
+    pub fn new(socket: Arc<Shared>, outlet: Option<Outlet>) -> Self {
         let segments = socket.can_segment();
         Self {
             socket,
@@ -57,6 +62,22 @@ impl Egress {
             segments,
             refused: HashSet::new(),
             sent: Sent::default(),
+            outlet,
+            has_connections: false,
+        }
+    }
+
+    /// An endpoint has taken a path as its own.
+    pub fn note_bound(&mut self, path: Path) {
+        if let (Some(outlet), Local::Connection(connection)) = (&mut self.outlet, path.local) {
+            outlet.note_bound(connection);
+        }
+    }
+
+    /// Nothing more goes along a path, once what waits is gone.
+    pub fn forget(&mut self, path: Path) {
+        if let (Some(outlet), Local::Connection(connection)) = (&mut self.outlet, path.local) {
+            outlet.forget(connection);
         }
     }
 
@@ -95,12 +116,22 @@ impl Egress {
             last.count += 1;
             return true;
         }
+        self.has_connections |= matches!(path.local, Local::Connection(_));
         self.messages.push(Message { path, bytes: start..end, segment: length, count: 1 });
         true
     }
 
-    /// Hands everything that waits to the kernel.
+    /// Forgets everything that waits.
+    pub fn discard(&mut self) {
+        self.messages.clear();
+        self.arena.clear();
+    }
+
+    /// Hands everything that waits to the kernel, and to the connections.
     pub fn flush(&mut self) {
+        if std::mem::take(&mut self.has_connections) {
+            self.flush_connections();
+        }
         let mut at = 0;
         while at < self.messages.len() {
             match self.socket.send(&mut self.arena, &self.messages[at..]) {
@@ -132,6 +163,28 @@ impl Egress {
         }
         self.messages.clear();
         self.arena.clear();
+    }
+
+    /// Hands over what is for connections and leaves the rest.
+    fn flush_connections(&mut self) {
+        let Self { messages, arena, outlet, sent, .. } = self;
+        messages.retain(|message| {
+            let Local::Connection(connection) = message.path.local else { return true };
+            let run = &arena[message.bytes.clone()];
+            // What does not fit is counted there.
+            if outlet.as_mut().is_some_and(|outlet| outlet.send(connection, run, message.segment)) {
+                sent.packets += message.count as u64;
+                sent.bytes += message.bytes.len() as u64;
+            }
+            false
+        });
+    }
+
+    /// Wakes who has to carry out what was handed over.
+    pub fn wake(&mut self) {
+        if let Some(outlet) = &mut self.outlet {
+            outlet.wake();
+        }
     }
 
     /// A message could not be cut: its destination is behind an interface that does not segment, or its

@@ -15,7 +15,7 @@ use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 
 use super::MediaConfig;
-use super::transport::Path;
+use super::transport::{Local, Path};
 use message::Message;
 
 /// Kernel buffers, in bytes: keyframes of many publishers arrive at once. The system may grant less.
@@ -57,7 +57,10 @@ impl Shared {
             ecn: None,
             contents: &bytes[message.bytes.clone()],
             segment_size: (message.count > 1).then_some(message.segment),
-            src_ip: message.path.local,
+            src_ip: match message.path.local {
+                Local::Address(ip) => Some(ip),
+                Local::Unknown | Local::Connection(_) => None,
+            },
         };
         self.state.try_send(UdpSockRef::from(&self.socket), &transmit).map(|()| 1)
     }
@@ -130,7 +133,8 @@ impl Socket {
             Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
         };
         for (meta, buffer) in self.metas[..count].iter().zip(&mut self.buffers) {
-            let path = Path { remote: meta.addr, local: meta.dst_ip };
+            let local = meta.dst_ip.map_or(Local::Unknown, Local::Address);
+            let path = Path { remote: meta.addr, local };
             let length = meta.len.min(buffer.len());
             for datagram in buffer[..length].chunks_mut(meta.stride.max(1)) {
                 each(path, datagram);

@@ -1,6 +1,6 @@
 //! DTLS-SRTP (RFC 5764): one handshake for each endpoint, one certificate for the whole worker.
 
-mod hello;
+pub mod hello;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -99,6 +99,8 @@ pub struct Dtls {
     gcm_only: Option<Arc<HandshakeConfig>>,
     srtp: Option<Box<Srtp>>,
     is_connected: bool,
+    /// Records with application data, until they are taken.
+    received: Vec<BytesMut>,
 }
 
 const GCM: SrtpProtectionProfile = SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm;
@@ -136,6 +138,7 @@ impl Dtls {
             gcm_only,
             srtp: None,
             is_connected: false,
+            received: Vec::new(),
         })
     }
 
@@ -191,11 +194,25 @@ impl Dtls {
                         _ => return Progress::Failed,
                     }
                 }
+                EndpointEvent::ApplicationData(record) => self.received.push(record),
                 EndpointEvent::PeerClosed => return Progress::PeerClosed,
                 _ => {}
             }
         }
         progress
+    }
+
+    /// The application data of the last datagram.
+    pub fn take_received(&mut self) -> Vec<BytesMut> {
+        std::mem::take(&mut self.received)
+    }
+
+    /// Queues a record of application data. Before the handshake is complete there is none.
+    pub fn send(&mut self, now: Instant, data: &[u8]) {
+        if self.is_connected {
+            // What an association on its way down does not take is lost, as on the network.
+            let _ = self.endpoint.write(now, PEER, data);
+        }
     }
 
     /// Repeats what was not answered.

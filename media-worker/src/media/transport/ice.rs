@@ -163,11 +163,11 @@ pub enum Restart {
 
 #[cfg(test)]
 mod tests {
-    use super::super::stun;
+    use super::super::{Local, stun};
     use super::*;
 
     fn path(port: u16) -> Path {
-        Path { remote: ([127, 0, 0, 1], port).into(), local: None }
+        Path { remote: ([127, 0, 0, 1], port).into(), local: Local::Unknown }
     }
 
     fn client(fragment: &str) -> Credentials {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   datagram ──▶ first byte (RFC 7983) ─┬─ 0..=3     STUN  ──▶ [`ice`]  checks answered, path selected
-//!                                       ├─ 20..=63   DTLS  ──▶ [`dtls`] handshake, then keys
+//!                                       ├─ 20..=63   DTLS  ──▶ [`dtls`] handshake, then keys; records for [`sctp`]
 //!                                       └─ 128..=191 SRTP  ──▶ [`srtp`] opened in place, with the keys of the handshake
 //! ```
 //!
@@ -11,6 +11,7 @@
 
 pub mod dtls;
 pub mod ice;
+pub mod sctp;
 pub mod srtp;
 pub mod stun;
 
@@ -20,9 +21,23 @@ use std::net::{IpAddr, SocketAddr};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Path {
     pub remote: SocketAddr,
-    /// The local address it arrived at; answers leave from it. `None` when the system does not tell.
-    pub local: Option<IpAddr>,
+    pub local: Local,
 }
+
+/// Our end of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Local {
+    /// The system does not tell at which address a datagram arrived.
+    Unknown,
+    /// The address it arrived at; answers leave from it.
+    Address(IpAddr),
+    /// A TCP connection (RFC 6544).
+    Connection(ConnectionId),
+}
+
+/// A TCP connection of the media plane; no two of one process have the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
 
 /// Datagrams to send, one behind the other in one buffer that is used again and again.
 #[derive(Debug, Default)]

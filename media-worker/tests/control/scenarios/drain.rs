@@ -192,6 +192,8 @@ pub async fn without_another_worker_a_drain_waits_for_one(system: System) {
         session_id: session,
         participant_id: latecomer.participant.id,
         reason: LeaveReason::Left,
+        endpoint_id: None,
+        revoked_at: None,
     };
     api.call(&topology::session_queue_name(session), leave).await.unwrap();
     drained(&draining).await;
@@ -249,7 +251,13 @@ pub async fn leaving_and_being_removed_during_a_move_ends_both_endpoints(system:
     // The first has moved, the second has not.
     let moved = join(&api, session, ids[0]).await;
     for (id, reason) in [(ids[0], LeaveReason::Removed), (ids[1], LeaveReason::Left)] {
-        let leave = CommandBody::Leave { session_id: session, participant_id: id, reason };
+        let leave = CommandBody::Leave {
+            session_id: session,
+            participant_id: id,
+            reason,
+            endpoint_id: None,
+            revoked_at: None,
+        };
         assert_eq!(api.call(&topology::session_queue_name(session), leave).await, Ok(ReplyBody::Left));
         events.until(|event| *event == EventBody::ParticipantLeft { participant_id: id, reason }).await;
     }

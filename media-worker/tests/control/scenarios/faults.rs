@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::broker::topology;
-use common::message::{Answer, CommandBody, ErrorCode, EventBody, ReplyBody};
-use common::model::{CommandId, ParticipantId, SessionId};
-use common::store::{Store, StoreErrorKind};
+use common::message::{Answer, CommandBody, ErrorCode, EventBody, LeaveReason, ReplyBody};
+use common::model::{CommandId, ParticipantId, SessionId, SessionSettings};
+use common::store::{Guarded, RemoveIf, Store, StoreErrorKind};
 use common::time::UnixMillis;
 
 use crate::control::api::{created, dead_letter, join_body, joined};
@@ -30,6 +30,15 @@ pub async fn what_is_no_command_is_dead_lettered(system: System) {
         api.send_raw(&own, &id, body.clone()).await;
         assert_eq!(dead_letter(&*api.broker, &id).await.body, body);
     }
+    // Whoever can be told is told.
+    let broken = api.command(CommandBody::CloseSession { session_id: SessionId::new() });
+    let mut json = serde_json::to_value(&broken).unwrap();
+    json["body"]["session_id"] = 7.into();
+    let (id, body) = (broken.command_id.to_string(), serde_json::to_vec(&json).unwrap());
+    api.send_raw(&own, &id, body.clone()).await;
+    assert_eq!(dead_letter(&*api.broker, &id).await.body, body);
+    let refused = api.replies(broken.command_id, 1).await.remove(0).result.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::UnsupportedVersion);
     api.create().await;
     worker.stop().await;
 }
@@ -49,8 +58,12 @@ pub async fn a_command_that_keeps_failing_is_dead_lettered_and_its_sender_told(s
                 Fault::Fail(kind)
             })
         });
-        let create =
-            |session_id| CommandBody::CreateSession { session_id, name: None, key_id: "k".to_owned() };
+        let create = |session_id| CommandBody::CreateSession {
+            session_id,
+            name: None,
+            key_id: "k".to_owned(),
+            settings: SessionSettings::default(),
+        };
         let poison = api.command(create(SessionId::new()));
         let refused = api.call_with(topology::WORKERS, &poison).await.unwrap_err();
         assert_eq!(refused.code, code);
@@ -84,6 +97,47 @@ pub async fn a_command_outlives_a_short_outage_of_the_store(system: System) {
     .await;
     assert_eq!(store.session(session).await.unwrap().unwrap().participants.len(), 1);
     worker.stop().await;
+}
+
+pub async fn who_was_removed_while_the_answer_was_lost_is_gone_and_everyone_is_told(system: System) {
+    for is_repeated in [true, false] {
+        let store = FaultyStore::over(system.store.clone());
+        let worker = system.worker_with(hasty(), store.clone()).await;
+        let api = system.api().await;
+        let session = api.create().await;
+        let (witness, removed) = (ParticipantId::new(), ParticipantId::new());
+        let mut events = api.events(session, witness).await;
+        api.join_as(session, witness, None).await.unwrap();
+        api.join_as(session, removed, None).await.unwrap();
+        // The removal is stored, and the worker does not learn that: its next try finds out, or its own look.
+        let mut lost = 1;
+        store.plan(move |operation| {
+            let fails = operation == "remove_participant" && lost > 0;
+            lost -= i32::from(fails);
+            fails.then_some(Fault::LoseAnswer(StoreErrorKind::Unavailable))
+        });
+        let leave = CommandBody::Leave {
+            session_id: session,
+            participant_id: removed,
+            reason: LeaveReason::Removed,
+            endpoint_id: None,
+            revoked_at: None,
+        };
+        if is_repeated {
+            api.call(&topology::session_queue_name(session), leave).await.expect("removed");
+        } else {
+            // Not through the worker: as one would that died before it could tell.
+            let gone = system.store.remove_participant(session, removed, RemoveIf::Present, None).await;
+            assert!(matches!(gone, Ok(Guarded::Applied(_))));
+        }
+        if is_repeated {
+            let seen = events.until_kind("participant.left").await;
+            let left = EventBody::ParticipantLeft { participant_id: removed, reason: LeaveReason::Removed };
+            assert_eq!(seen.last(), Some(&left));
+        }
+        eventually("its endpoint is closed", async || (worker.endpoints().await == 1).then_some(())).await;
+        worker.stop().await;
+    }
 }
 
 pub async fn a_join_done_again_makes_one_endpoint_and_one_offer(system: System) {

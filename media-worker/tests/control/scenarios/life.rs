@@ -5,8 +5,10 @@ use std::time::Duration;
 use common::broker::{BrokerErrorKind, InboxOptions, topology};
 use common::message::{CommandBody, EndpointEnd, ErrorCode, EventBody, LeaveReason, Offer, ReplyBody};
 use common::model::{
-    EndpointId, EndpointState, ParticipantId, ParticipantState, SessionId, SessionState, TrackId, TrackKind,
+    EndpointId, EndpointState, ParticipantId, ParticipantState, SessionId, SessionSettings, SessionState,
+    TrackId, TrackKind,
 };
+use common::time::UnixMillis;
 
 use crate::control::api::{created, join_body, joined};
 use crate::control::faults::{Fault, FaultyStore};
@@ -43,7 +45,13 @@ pub async fn a_session_lives_from_create_to_close(system: System) {
     assert_eq!(stored.participant(first).unwrap().tracks, first_tracks);
     assert_eq!(stored.participant(second).unwrap().tracks, tracks);
 
-    let leave = CommandBody::Leave { session_id: session, participant_id: first, reason: LeaveReason::Left };
+    let leave = CommandBody::Leave {
+        session_id: session,
+        participant_id: first,
+        reason: LeaveReason::Left,
+        endpoint_id: None,
+        revoked_at: None,
+    };
     assert_eq!(api.tell(target.worker_id, leave).await, Ok(ReplyBody::Left));
     assert_eq!(api.close(session).await, Ok(ReplyBody::SessionClosed));
 
@@ -84,7 +92,12 @@ pub async fn a_session_is_created_once_and_its_id_is_not_given_to_another_key(sy
     let (worker, api) = (system.worker().await, system.api().await);
     let session_id = SessionId::new();
     api.declare(session_id).await;
-    let create = |key: &str| CommandBody::CreateSession { session_id, name: None, key_id: key.to_owned() };
+    let create = |key: &str| CommandBody::CreateSession {
+        session_id,
+        name: None,
+        key_id: key.to_owned(),
+        settings: SessionSettings::default(),
+    };
     let first = created(api.call(topology::WORKERS, create("a")).await);
     assert_eq!(created(api.call(topology::WORKERS, create("a")).await), first, "its owner gets what it has");
     assert_eq!(api.refusal(topology::WORKERS, create("b")).await, ErrorCode::SessionConflict);
@@ -194,7 +207,13 @@ pub async fn someone_removed_by_a_moderator_hears_of_it_like_everyone_else(syste
     let target = api.join_as(session, participant, None).await.unwrap().joined.target;
     api.join_as(session, other, None).await.unwrap();
     let reason = LeaveReason::Removed;
-    let remove = CommandBody::Leave { session_id: session, participant_id: participant, reason };
+    let remove = CommandBody::Leave {
+        session_id: session,
+        participant_id: participant,
+        reason,
+        endpoint_id: None,
+        revoked_at: None,
+    };
     assert_eq!(api.call(&topology::session_queue_name(session), remove.clone()).await, Ok(ReplyBody::Left));
     let left = EventBody::ParticipantLeft { participant_id: participant, reason };
     own_events.until(|body| *body == left).await;
@@ -202,6 +221,39 @@ pub async fn someone_removed_by_a_moderator_hears_of_it_like_everyone_else(syste
     let answer = CommandBody::Candidates { target, candidates: Vec::new() };
     assert_eq!(api.tell(target.worker_id, answer).await.unwrap_err().code, ErrorCode::EndpointGone);
     assert_eq!(api.call(&topology::session_queue_name(session), remove).await, Ok(ReplyBody::Left), "again");
+    worker.stop().await;
+}
+
+pub async fn who_was_removed_joins_with_newer_tokens_only(system: System) {
+    let (worker, api) = (system.worker().await, system.api().await);
+    let session = api.create().await;
+    let participant = ParticipantId::new();
+    let join = async |issued_at: Option<i64>| {
+        let mut body = join_body(session, participant, None);
+        if let CommandBody::Join { token_issued_at, .. } = &mut body {
+            *token_issued_at = issued_at.map(UnixMillis);
+        }
+        api.call(&topology::session_queue_name(session), body).await
+    };
+    assert!(join(Some(1_000)).await.is_ok());
+    let remove = CommandBody::Leave {
+        session_id: session,
+        participant_id: participant,
+        reason: LeaveReason::Removed,
+        endpoint_id: None,
+        revoked_at: Some(UnixMillis(2_000)),
+    };
+    assert_eq!(api.call(&topology::session_queue_name(session), remove.clone()).await, Ok(ReplyBody::Left));
+    // A join that was on its way when its token was revoked, which no API can know.
+    for old in [1_000, 2_000] {
+        assert_eq!(join(Some(old)).await.unwrap_err().code, ErrorCode::TokenRevoked);
+    }
+    let stored = system.store.session(session).await.unwrap().unwrap();
+    assert!(stored.participants.is_empty(), "{stored:?}");
+    // A newer token, which the same removal does not concern when it comes once more.
+    assert!(join(Some(2_001)).await.is_ok());
+    assert_eq!(api.call(&topology::session_queue_name(session), remove).await, Ok(ReplyBody::Left));
+    assert!(join(None).await.is_ok(), "the backend may always");
     worker.stop().await;
 }
 

@@ -57,7 +57,13 @@ pub async fn leave_and_close_at_the_wrong_worker_are_handed_on(system: System) {
     let mut events = api.events(session_id, participant_id).await;
     let wrong = workers.iter().find(|worker| worker.worker.id() != home).unwrap().worker.id();
     let right = workers.iter().find(|worker| worker.worker.id() == home).unwrap();
-    let leave = CommandBody::Leave { session_id, participant_id, reason: LeaveReason::Left };
+    let leave = CommandBody::Leave {
+        session_id,
+        participant_id,
+        reason: LeaveReason::Left,
+        endpoint_id: None,
+        revoked_at: None,
+    };
     assert_eq!(api.tell(wrong, leave).await, Ok(ReplyBody::Left));
     assert_eq!(right.endpoints().await, 0, "the host let go before it replied");
     assert_eq!(api.tell(wrong, CommandBody::CloseSession { session_id }).await, Ok(ReplyBody::SessionClosed));

@@ -76,8 +76,11 @@ counted! {
     ) -> Guarded;
     set_track_muted(session: SessionId, participant: ParticipantId, track: TrackId, muted: bool) -> Guarded;
     remove_participant(
-        session: SessionId, participant: ParticipantId, only_if: RemoveIf
+        session: SessionId, participant: ParticipantId, only_if: RemoveIf, by: Option<CommandId>
     ) -> Guarded;
+    revoke(session: SessionId, participant: ParticipantId, at: UnixMillis) -> Guarded;
+    note_done(session: SessionId, command: CommandId) -> Guarded;
+    set_settings(session: SessionId, settings: &SessionSettings, by: CommandId) -> Guarded;
     close_session(session: SessionId, at: UnixMillis) -> Guarded;
     close_empty_session(session: SessionId, at: UnixMillis) -> Guarded;
     closed_sessions(before: UnixMillis, after: Option<SessionId>, limit: u32) -> Vec<SessionId>;
@@ -91,5 +94,13 @@ counted! {
     bury_worker(seen: &Worker) -> bool;
     append_timeline(session: SessionId, entries: &[TimelineEntry]) -> ();
     timeline(session: SessionId, after: i64, limit: usize) -> Vec<TimelineEntry>;
+    sessions_owed(to: &str, after: Option<SessionId>, limit: usize) -> Vec<SessionId>;
+    owed(to: &str, session: SessionId, limit: usize) -> Vec<TimelineEntry>;
+    settle_owed(to: &str, entry: EventId, given_up: bool) -> bool;
+    given_up(to: &[String], after: Option<EventId>, limit: usize) -> Vec<TimelineEntry>;
+    owe_again(to: &str, entry: EventId, since: UnixMillis) -> bool;
+    take_lease(name: &str, holder: InstanceId, now: UnixMillis, until: UnixMillis) -> bool;
+    put_rating(rating: &Rating) -> bool;
+    ratings(session: SessionId, after: Option<ParticipantId>, limit: usize) -> Vec<Rating>;
     ping(timeout: Duration) -> ();
 }

@@ -130,14 +130,14 @@ impl System {
     /// Sends an event into the queue of a member's endpoint, as a worker does.
     pub async fn send_event(&self, member: &Member, body: EventBody) -> EventId {
         let event = Event::new(member.session, body);
-        let queue = member.queue();
-        let message = Message {
-            body: serde_json::to_vec(&event).unwrap(),
-            message_id: event.id.to_string(),
-            ttl: None,
-        };
-        self.broker.send(Destination::Queue(&queue), message).await.unwrap();
+        self.send_as_it_is(member, &event).await;
         event.id
+    }
+
+    pub async fn send_as_it_is(&self, member: &Member, event: &Event) {
+        let message =
+            Message { body: serde_json::to_vec(event).unwrap(), message_id: event.id.to_string(), ttl: None };
+        self.broker.send(Destination::Queue(&member.queue()), message).await.unwrap();
     }
 
     /// A numbered event: easy to check for order and loss.

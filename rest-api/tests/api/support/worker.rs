@@ -128,25 +128,55 @@ impl Shared {
 
     async fn perform(self: &Arc<Self>, command: &Command) -> Result<ReplyBody, CommandError> {
         match &command.body {
-            CommandBody::CreateSession { session_id, name, key_id } => {
-                self.create(command.command_id, *session_id, name.clone(), key_id.clone()).await
+            CommandBody::CreateSession { session_id, name, key_id, settings } => {
+                let wanted = Session {
+                    name: name.clone(),
+                    command_id: command.command_id,
+                    settings: settings.clone(),
+                    ..session(*session_id, key_id)
+                };
+                self.create(wanted).await
+            }
+            CommandBody::ChangeSession { session_id, settings } => {
+                match self.store.set_settings(*session_id, settings, command.command_id).await.unwrap() {
+                    Guarded::Applied(session) | Guarded::Refused(Some(session)) => {
+                        Ok(ReplyBody::SessionChanged { session })
+                    }
+                    Guarded::Refused(None) => panic!("no such session"),
+                }
             }
             CommandBody::CloseSession { session_id } => {
                 self.store.close_session(*session_id, UnixMillis::now()).await.unwrap();
                 self.event(*session_id, EventBody::SessionClosed {}).await;
                 Ok(ReplyBody::SessionClosed)
             }
-            CommandBody::Join { session_id, participant_id, endpoint_id, name, grants, offer, .. } => {
+            CommandBody::Join {
+                session_id,
+                participant_id,
+                endpoint_id,
+                name,
+                grants,
+                offer,
+                token_issued_at,
+                ..
+            } => {
                 let participant = Participant {
                     name: name.clone(),
                     grants: *grants,
                     command_id: command.command_id,
+                    token_issued_at: *token_issued_at,
                     ..participant_at(*participant_id, *endpoint_id)
                 };
                 self.join(*session_id, participant, offer.as_ref()).await
             }
-            CommandBody::Leave { session_id, participant_id, reason } => {
-                self.store.remove_participant(*session_id, *participant_id, RemoveIf::Present).await.unwrap();
+            CommandBody::Leave { session_id, participant_id, reason, revoked_at, .. } => {
+                if let Some(at) = revoked_at {
+                    self.store.revoke(*session_id, *participant_id, *at).await.unwrap();
+                }
+                self.store
+                    .remove_participant(*session_id, *participant_id, RemoveIf::Present, None)
+                    .await
+                    .unwrap();
                 let (participant_id, reason) = (*participant_id, *reason);
                 self.event(*session_id, EventBody::ParticipantLeft { participant_id, reason }).await;
                 Ok(ReplyBody::Left)
@@ -155,22 +185,35 @@ impl Shared {
                 answer: Answer { sdp: format!("answer to {}", offer.sdp), revision: 1 },
                 tracks: Vec::new(),
             }),
-            CommandBody::Answer { .. } | CommandBody::Candidates { .. } => Ok(ReplyBody::Accepted),
+            CommandBody::Answer { .. }
+            | CommandBody::Candidates { .. }
+            | CommandBody::Ice { .. }
+            | CommandBody::Subscription { .. } => Ok(ReplyBody::Accepted),
             CommandBody::Drain { .. } => Ok(ReplyBody::Draining),
+            CommandBody::Rate(rated) => {
+                let rating = Rating {
+                    session_id: rated.session_id,
+                    participant_id: rated.participant_id,
+                    key_id: rated.key_id.clone(),
+                    stars: rated.stars,
+                    comment: rated.comment.clone(),
+                    at: rated.at,
+                    network: rated.endpoint_id.map(NetworkSummary::new),
+                };
+                self.store.put_rating(&rating).await.unwrap();
+                Ok(ReplyBody::Accepted)
+            }
+            CommandBody::Stats { target } => {
+                Ok(ReplyBody::Stats { stats: Box::new(stats(target.endpoint_id)) })
+            }
             CommandBody::Mute { track_id, muted, .. } => {
                 Ok(ReplyBody::Muted { track: Track { muted: *muted, ..track(*track_id) } })
             }
         }
     }
 
-    async fn create(
-        self: &Arc<Self>,
-        command_id: CommandId,
-        id: SessionId,
-        name: Option<String>,
-        key_id: String,
-    ) -> Result<ReplyBody, CommandError> {
-        let session = Session { name, command_id, ..session(id, &key_id) };
+    async fn create(self: &Arc<Self>, session: Session) -> Result<ReplyBody, CommandError> {
+        let (id, key_id) = (session.id, session.key_id.clone());
         let session = match self.store.insert_session(&session).await.unwrap() {
             Inserted::New => {
                 self.clone().attach(topology::session_queue_name(id)).await;
@@ -184,7 +227,7 @@ impl Shared {
             }
             Inserted::Existing(existing) => *existing,
         };
-        Ok(ReplyBody::SessionCreated { session })
+        Ok(ReplyBody::SessionCreated { session: Box::new(session) })
     }
 
     async fn join(
@@ -266,6 +309,20 @@ impl Shared {
     }
 }
 
+fn stats(endpoint_id: EndpointId) -> EndpointStats {
+    EndpointStats {
+        endpoint_id,
+        timestamp: UnixMillis::now(),
+        state: EndpointState::Connected,
+        quality: Quality::Good,
+        score: Some(70.0),
+        transport: TransportStats { available_outgoing_bitrate_bps: Some(7), ..TransportStats::default() },
+        published: Vec::new(),
+        subscribed: Vec::new(),
+        summary: NetworkSummary::new(endpoint_id),
+    }
+}
+
 fn track(id: TrackId) -> Track {
     Track { id, kind: TrackKind::Video, source: TrackSource::Camera, muted: false, mid: "0".to_owned() }
 }
@@ -284,6 +341,9 @@ pub fn session(id: SessionId, key_id: &str) -> Session {
         pipelines: Vec::new(),
         participants: Vec::new(),
         previous_worker_id: None,
+        done_commands: Vec::new(),
+        settings: SessionSettings::default(),
+        revocations: Vec::new(),
     }
 }
 
@@ -304,10 +364,11 @@ pub fn participant(id: ParticipantId) -> Participant {
         id,
         name: String::new(),
         state: ParticipantState::Joined,
-        grants: Grants { can_publish: true, can_subscribe: true, admin: false },
+        grants: Grants { can_publish: true, can_subscribe: true, admin: false, bitrates: Bitrates::UNSET },
         joined_at: UnixMillis::now(),
         command_id: CommandId::new(),
         endpoint: None,
         tracks: Vec::new(),
+        token_issued_at: None,
     }
 }

@@ -4,9 +4,11 @@ use ::mongodb::bson::{Bson, Document, doc};
 use futures::TryStreamExt;
 
 use super::*;
-use crate::model::EventId;
-use crate::store::conformance::{next_of, participant, pipeline, session, timeline_entry, track, worker};
-use crate::store::{SessionChangeKind, StoreErrorKind};
+use crate::model::{CommandId, EventId};
+use crate::store::conformance::{
+    next_of, participant, pipeline, session, settings, timeline_entry, track, worker,
+};
+use crate::store::{RemoveIf, SessionChangeKind, StoreErrorKind};
 
 async fn documents(store: &MongoStore, name: &str) -> Vec<Document> {
     // Through another client: nothing that the store's own client does can colour this.
@@ -34,6 +36,33 @@ fn applied(outcome: StoreResult<Guarded>) {
 }
 
 #[tokio::test]
+async fn a_session_of_an_earlier_version_has_no_done_commands_and_gets_some() {
+    with_store(|store| async move {
+        let (session, pipeline) = (session(), pipeline());
+        store.insert_session(&session).await.unwrap();
+        applied(store.place_pipeline(session.id, 0, &pipeline).await);
+        let sessions = store.shared.database.collection::<Document>("sessions");
+        let earlier = async || {
+            sessions.update_one(doc! {}, doc! { "$unset": { "done_commands": 1 } }).await.unwrap();
+            assert_eq!(store.session(session.id).await.unwrap().unwrap().done_commands, []);
+        };
+        let member = participant("a", &pipeline);
+        let (leave, early) = (CommandId::new(), CommandId::new());
+        let done = async || store.session(session.id).await.unwrap().unwrap().done_commands;
+        earlier().await;
+        applied(store.put_participant(session.id, 1, &member).await);
+        assert_eq!(done().await, [member.command_id]);
+        earlier().await;
+        applied(store.remove_participant(session.id, member.id, RemoveIf::Present, Some(leave)).await);
+        assert_eq!(done().await, [leave]);
+        earlier().await;
+        applied(store.note_done(session.id, early).await);
+        assert_eq!(done().await, [early]);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn fields_of_another_version_survive_every_operation() {
     with_store(|store| async move {
         let (session, pipeline) = (session(), pipeline());
@@ -54,6 +83,7 @@ async fn fields_of_another_version_survive_every_operation() {
             "participants.0.grants.future",
             "participants.0.tracks.0.future",
             "participants.1.future",
+            "settings.future",
         ];
         let fields: Document =
             future.iter().map(|path| ((*path).to_owned(), doc! { "of": "another" }.into())).collect();
@@ -72,6 +102,8 @@ async fn fields_of_another_version_survive_every_operation() {
         check("set_endpoint_state", &[]).await;
         applied(store.set_track_muted(session.id, member.id, member.tracks[0].id, true).await);
         check("set_track_muted", &[]).await;
+        applied(store.set_settings(session.id, &settings(), CommandId::new()).await);
+        check("set_settings", &[]).await;
         assert_eq!(
             store.insert_session(&session).await.unwrap(),
             Inserted::Existing(Box::new(store.session(session.id).await.unwrap().unwrap(),))
@@ -87,7 +119,7 @@ async fn fields_of_another_version_survive_every_operation() {
         gone.push("pipelines.0.future");
         applied(store.drop_pipeline(session.id, 1, pipeline.id).await);
         check("drop_pipeline", &gone).await;
-        applied(store.remove_participant(session.id, member.id, RemoveIf::Endpoint(endpoint)).await);
+        applied(store.remove_participant(session.id, member.id, RemoveIf::Endpoint(endpoint), None).await);
         let stored = documents(&store, "sessions").await.remove(0);
         assert!(at(&stored, "participants.0.future").is_some(), "the other's, after remove_participant");
         applied(store.place_pipeline(session.id, 2, &crate::store::conformance::pipeline()).await);
@@ -118,6 +150,35 @@ async fn fields_of_another_version_survive_in_worker_rows() {
 }
 
 #[tokio::test]
+async fn a_document_of_a_later_version_is_refused_and_left_as_it_is() {
+    with_store(|store| async move {
+        let (later, good, pipeline) = (session(), session(), pipeline());
+        for each in [&later, &good] {
+            store.insert_session(each).await.unwrap();
+        }
+        let sessions = store.shared.database.collection::<Document>("sessions");
+        let that_one = doc! { "_id": later.id.to_string() };
+        sessions.update_one(that_one.clone(), doc! { "$set": { "version": 2 } }).await.unwrap();
+        let stored = documents(&store, "sessions").await;
+        let refused = store.session(later.id).await.unwrap_err();
+        assert_eq!(refused.kind, StoreErrorKind::Internal);
+        assert!(refused.message.contains("version 2"), "{refused}");
+        assert!(store.place_pipeline(later.id, 0, &pipeline).await.is_err());
+        assert!(store.close_session(later.id, UnixMillis(1)).await.is_err());
+        assert_eq!(store.sessions(&SessionFilter::default()).await.unwrap(), std::slice::from_ref(&good));
+        assert_eq!(store.open_sessions(None, 10).await.unwrap(), [good.id]);
+        let outlined = store.outlines(Outlined::Unattended { living: &[] }, None, 10).await.unwrap();
+        assert_eq!(outlined.iter().map(|outline| outline.id).collect::<Vec<_>>(), [good.id]);
+        assert_eq!(documents(&store, "sessions").await, stored, "nothing was changed");
+        // One of before versions were written is of the first.
+        sessions.update_one(that_one, doc! { "$unset": { "version": 1 } }).await.unwrap();
+        assert_eq!(store.session(later.id).await.unwrap(), Some(later.clone()));
+        applied(store.place_pipeline(later.id, 0, &pipeline).await);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn people_can_read_what_is_stored() {
     with_store(|store| async move {
         let (session, pipeline) = (session(), pipeline());
@@ -125,6 +186,7 @@ async fn people_can_read_what_is_stored() {
         applied(store.place_pipeline(session.id, 0, &pipeline).await);
         let stored = documents(&store, "sessions").await.remove(0);
         assert_eq!(at(&stored, "_id"), Some(&session.id.to_string().into()));
+        assert_eq!(at(&stored, "version"), Some(&1_i64.into()));
         assert_eq!(at(&stored, "state"), Some(&"open".into()));
         assert_eq!(at(&stored, "epoch"), Some(&1_i64.into()));
         assert_eq!(at(&stored, "pipelines.0._id"), Some(&pipeline.id.to_string().into()));
@@ -193,6 +255,9 @@ async fn indexes_are_made_and_found_again() {
         let events = keys("events").await;
         assert!(events.contains(&(doc! { "session_id": 1, "number": 1 }, None)), "{events:?}");
         assert!(events.contains(&(doc! { "stored_at": 1 }, Some(TIMELINE_KEPT))), "{events:?}");
+        let ratings = keys("ratings").await;
+        assert!(ratings.contains(&(doc! { "session_id": 1, "participant_id": 1 }, None)), "{ratings:?}");
+        assert!(ratings.contains(&(doc! { "stored_at": 1 }, Some(RATINGS_KEPT))), "{ratings:?}");
 
         // Another version keeps timelines for another time: its index stays, and we start.
         let collection = store.shared.database.collection::<Document>("events");

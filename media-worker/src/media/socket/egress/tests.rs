@@ -3,15 +3,16 @@ use std::time::Duration;
 
 use super::*;
 use crate::media::socket::bind_all;
+use crate::media::transport::Local;
 
 fn egress() -> Egress {
-    Egress::new(bind_all("127.0.0.1:0".parse().unwrap(), 1).unwrap()[0].shared())
+    Egress::new(bind_all("127.0.0.1:0".parse().unwrap(), 1).unwrap()[0].shared(), None)
 }
 
 fn receiver() -> (UdpSocket, Path) {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    let path = Path { remote: socket.local_addr().unwrap(), local: None };
+    let path = Path { remote: socket.local_addr().unwrap(), local: Local::Unknown };
     (socket, path)
 }
 
@@ -61,7 +62,7 @@ fn where_a_message_cannot_be_cut_its_datagrams_go_out_singly_and_the_next_are_no
     // Longer than loopback's MTU of 65,536 bytes is impossible; a lower one is what a real path has, and
     // the kernel refuses to cut into segments that do not fit it. An empty destination port does the
     // same for every kind of message, so it stands for "dropped".
-    let nowhere = Path { remote: ([127, 0, 0, 1], 0).into(), local: None };
+    let nowhere = Path { remote: ([127, 0, 0, 1], 0).into(), local: Local::Unknown };
     for _ in 0..3 {
         egress.push(nowhere, &[1; 100]);
     }

@@ -1,0 +1,4 @@
+//! See `common::fuzzing`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| common::fuzzing::destination(data));

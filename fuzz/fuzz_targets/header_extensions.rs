@@ -1,0 +1,4 @@
+//! See `sfu::fuzzing`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| sfu::fuzzing::header_extensions(data));

@@ -1,0 +1,184 @@
+//! The delay-based estimate: up while the path's queue stays empty, down to what it delivers when it
+//! grows (draft-ietf-rmcat-gcc-02, section 5.5).
+
+use super::Micros;
+use super::delay::Usage;
+
+/// What is left of the delivered rate after a decrease. Closer to it than the draft's 0.85: how much less is
+/// sent until the queue is empty is decided by the queue itself (`Estimator::target`).
+const DECREASE: f64 = 0.92;
+/// Growth per second while the capacity is not known.
+const GROWTH: f64 = 0.08;
+/// The estimate is at most this many times what arrives: an application that sends little proves little.
+const HEADROOM: f64 = 1.5;
+/// Bits that are added per response time near the known capacity: one packet.
+const PACKET: f64 = 9600.0;
+/// What a response takes beyond a round trip: detecting, and the feedback's own interval.
+const REACTION: Micros = 100_000;
+/// Weight of a new sample of the capacity.
+const CAPACITY_WEIGHT: f64 = 0.05;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Hold,
+    Increase,
+}
+
+/// The path's capacity, as decreases found it: mean and normalized variance, in kbit/s.
+#[derive(Debug, Clone, Copy)]
+struct Capacity {
+    mean: f64,
+    variance: f64,
+}
+
+impl Capacity {
+    /// Three standard deviations.
+    fn spread(&self) -> f64 {
+        3.0 * (self.variance * self.mean).sqrt()
+    }
+
+    fn sample(capacity: Option<Self>, kbps: f64) -> Self {
+        let Some(Self { mean, variance }) = capacity else {
+            return Self { mean: kbps, variance: 0.4 };
+        };
+        let mean = mean + CAPACITY_WEIGHT * (kbps - mean);
+        let error = mean - kbps;
+        let variance = (1.0 - CAPACITY_WEIGHT) * variance + CAPACITY_WEIGHT * error * error / mean.max(1.0);
+        Self { mean, variance: variance.clamp(0.4, 2.5) }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct RateControl {
+    estimate: f64,
+    state: State,
+    capacity: Option<Capacity>,
+    changed: Option<Micros>,
+    decreased: Option<Micros>,
+}
+
+impl RateControl {
+    pub fn new(estimate: f64) -> Self {
+        Self { estimate, state: State::Hold, capacity: None, changed: None, decreased: None }
+    }
+
+    /// In bit/s.
+    pub fn estimate(&self) -> f64 {
+        self.estimate
+    }
+
+    /// When the estimate last went down.
+    pub fn decreased(&self) -> Option<Micros> {
+        self.decreased
+    }
+
+    /// A probe found that the path carries this much.
+    pub fn set(&mut self, now: Micros, estimate: f64) {
+        self.estimate = estimate;
+        self.changed = Some(now);
+    }
+
+    /// Takes what the path's queue does, and what arrives over half a second and over a fifth of one.
+    pub fn update(
+        &mut self,
+        now: Micros,
+        usage: Usage,
+        rate: Option<f64>,
+        quick: Option<f64>,
+        round_trip: Micros,
+    ) {
+        let elapsed = (now - self.changed.unwrap_or(now)).clamp(0, 1_000_000) as f64 / 1e6;
+        match usage {
+            Usage::Over => self.decrease(now, quick.or(rate), round_trip),
+            Usage::Under => {
+                self.state = State::Hold;
+                self.changed = Some(now);
+            }
+            Usage::Normal if self.state == State::Hold => {
+                self.state = State::Increase;
+                self.changed = Some(now);
+            }
+            Usage::Normal => {
+                self.increase(elapsed, rate, round_trip);
+                self.changed = Some(now);
+            }
+        }
+    }
+
+    fn increase(&mut self, elapsed: f64, rate: Option<f64>, round_trip: Micros) {
+        let Some(rate) = rate else { return };
+        if self.capacity.is_some_and(|it| rate / 1e3 > it.mean + it.spread()) {
+            self.capacity = None;
+        }
+        let step = if self.capacity.is_some() {
+            let response = 2.0 * (round_trip + REACTION) as f64 / 1e6;
+            (PACKET / response).max(4000.0) * elapsed
+        } else {
+            (self.estimate * GROWTH).max(1000.0) * elapsed
+        };
+        let most = HEADROOM * rate + 10_000.0;
+        if self.estimate < most {
+            self.estimate = (self.estimate + step).min(most);
+        }
+    }
+
+    fn decrease(&mut self, now: Micros, delivered: Option<f64>, round_trip: Micros) {
+        self.state = State::Hold;
+        self.changed = Some(now);
+        let Some(delivered) = delivered else {
+            // Nothing is known of what arrives: half, once in a response time.
+            if self.decreased.is_none_or(|at| now - at > round_trip + REACTION) {
+                self.estimate *= 0.5;
+                self.decreased = Some(now);
+            }
+            return;
+        };
+        let reduced = DECREASE * delivered;
+        if reduced < self.estimate {
+            self.estimate = reduced;
+            self.decreased = Some(now);
+        }
+        if self.capacity.is_some_and(|it| delivered / 1e3 < it.mean - it.spread()) {
+            self.capacity = None;
+        }
+        self.capacity = Some(Capacity::sample(self.capacity, delivered / 1e3));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grows_by_its_share_until_a_queue_does_and_then_carefully() {
+        let mut control = RateControl::new(1e6);
+        let mut now = 0;
+        let mut run = |control: &mut RateControl, usage, rate, seconds: i64| {
+            for _ in 0..seconds * 10 {
+                now += 100_000;
+                control.update(now, usage, Some(rate), Some(rate), 50_000);
+            }
+        };
+        run(&mut control, Usage::Normal, 2e6, 1);
+        let free = control.estimate();
+        assert!((1.06e6..1.09e6).contains(&free), "{free}");
+        run(&mut control, Usage::Over, 5e5, 1);
+        assert_eq!(control.estimate(), DECREASE * 5e5);
+        assert!(control.decreased().is_some());
+        run(&mut control, Usage::Normal, 4.9e5, 1);
+        let careful = control.estimate() - DECREASE * 5e5;
+        assert!((20e3..40e3).contains(&careful), "{careful}");
+        run(&mut control, Usage::Under, 4.9e5, 1);
+        assert_eq!(control.estimate() - DECREASE * 5e5, careful, "held while the queue empties");
+    }
+
+    #[test]
+    fn little_traffic_proves_little() {
+        let mut control = RateControl::new(1e6);
+        for step in 0..600 {
+            control.update(step * 100_000, Usage::Normal, Some(1e5), Some(1e5), 50_000);
+        }
+        assert_eq!(control.estimate(), 1e6, "neither up nor down");
+    }
+}
