@@ -7,9 +7,10 @@ const FACTOR = Number(process.env.SWITCHYARD_TEST_PATIENCE ?? 1);
  * @param {string} what
  * @param {() => Promise<T | false | null | undefined>} look something true when it is so; may throw why not
  * @param {number} [seconds]
+ * @param {number} [interval] milliseconds between two looks
  * @returns {Promise<T>}
  */
-export async function eventually(what, look, seconds = 30) {
+export async function eventually(what, look, seconds = 30, interval = 100) {
   const deadline = Date.now() + seconds * 1000 * FACTOR;
   /** @type {unknown} */
   let reason = 'it was not so';
@@ -21,6 +22,6 @@ export async function eventually(what, look, seconds = 30) {
       reason = error instanceof Error ? error.message : error;
     }
     if (Date.now() > deadline) throw new Error(`not within ${seconds * FACTOR} s: ${what}: ${reason}`);
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    await new Promise((resolve) => setTimeout(resolve, interval));
   }
 }

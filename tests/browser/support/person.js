@@ -152,6 +152,14 @@ export class Person {
     return this.page.locator(`.tile[data-participant="${other.id}"][data-source="${source}"]`);
   }
 
+  /** Those of these names, when all of them are there. @param {string[]} names */
+  async others(names) {
+    const there = await this.page.evaluate(() => [...window.switchyard.room.participants.values()].map(({ id, name }) => ({ id, name })));
+    const wanted = there.filter(({ name }) => names.includes(name));
+    if (wanted.length === names.length) return wanted;
+    throw new Error(`there are ${there.map(({ name }) => name).join(', ')}`);
+  }
+
   /**
    * What getStats says about the media of each of the others, by participant id and source.
    * @returns {Promise<Record<string, Record<string, Reception>>>}
@@ -202,7 +210,7 @@ export class Person {
     });
   }
 
-  /** Whether the tile says, or does not say, that the other's picture is held back. @param {Person} other @param {boolean} suspended */
+  /** Whether the tile says, or does not say, that the other's picture is held back. @param {Person | { id: string }} other @param {boolean} suspended */
   async isTold(other, suspended) {
     const says = await this.tile(other).locator('.tile-suspended').isVisible();
     if (says === suspended) return true;
@@ -279,6 +287,24 @@ export class Person {
       if (reception.frames >= first + 10) return reception;
       throw new Error(`${first} to ${reception.frames} frames decoded; ${await this.state()}; ${this.complaints}`);
     });
+  }
+
+  /** Waits until the cameras of all of them are decoded on and on; where many are, a look is not cheap. @param {{ id: string, name: string }[]} others */
+  async seesAll(others) {
+    /** @type {Map<string, number>} */ const first = new Map();
+    const look = async () => {
+      const seen = await this.receptions();
+      const missing = others.filter(({ id }) => {
+        const frames = seen[id]?.camera?.frames;
+        if (frames === undefined) return true;
+        if (frames < (first.get(id) ?? Infinity)) first.set(id, frames);
+        return frames < (first.get(id) ?? 0) + 10;
+      });
+      if (missing.length === 0) return true;
+      const figures = missing.map(({ id, name }) => `${name}: ${first.get(id)} to ${seen[id]?.camera?.frames} frames`);
+      throw new Error(`${figures.join(', ')}; ${await this.state()}; ${this.complaints}`);
+    };
+    await eventually(`${this.name} sees the cameras of everybody`, look, 30, 500);
   }
 
   /** Waits until sound of the other keeps coming. @param {Person | { id: string }} other @param {string} [source] */
