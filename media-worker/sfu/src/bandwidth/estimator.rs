@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use super::Micros;
-use super::acknowledged::AcknowledgedRate;
 use super::delay::{DelayDetector, Usage};
 use super::feedback::{Arrival, Feedback, History};
 use super::loss::LossBound;
 use super::probe::{Probes, SLICE};
-use super::rate::RateControl;
+use super::rate::{RateControl, Rates};
+use super::recent::RecentRate;
 use crate::wrapping::Sequence;
 
 /// How often there is something to do while nothing arrives.
@@ -79,7 +79,8 @@ pub struct Estimator {
     delay: DelayDetector,
     rate: RateControl,
     loss: LossBound,
-    acknowledged: AcknowledgedRate,
+    delivered: RecentRate,
+    sent: RecentRate,
     probes: Probes,
     /// First probes that have not begun.
     first_probes: usize,
@@ -106,7 +107,8 @@ impl Estimator {
             delay: DelayDetector::default(),
             rate: RateControl::new(config.start as f64),
             loss: LossBound::default(),
-            acknowledged: AcknowledgedRate::default(),
+            delivered: RecentRate::default(),
+            sent: RecentRate::default(),
             probes: Probes::default(),
             first_probes: 0,
             is_full: false,
@@ -142,6 +144,7 @@ impl Estimator {
     pub fn handle_sent(&mut self, now: Instant, size: usize) -> Sequence {
         let now = self.micros(now);
         self.unanswered_since.get_or_insert(now);
+        self.sent.add(now, u16::try_from(size).unwrap_or(u16::MAX));
         let cluster = self.probes.handle_sent(now, size);
         self.history.push(now, size, cluster)
     }
@@ -165,7 +168,7 @@ impl Estimator {
                 self.delay.handle_arrival(&arrival);
                 is_over |= self.delay.usage() == Usage::Over;
             }
-            self.acknowledged.handle_arrival(arrival.arrived, arrival.size);
+            self.delivered.add(arrival.arrived, arrival.size);
             self.probes.handle_arrival(&arrival);
         }
         if outcome.received == 0 && outcome.lost <= 0 {
@@ -183,13 +186,14 @@ impl Estimator {
             self.round_trip = Some(sample.min(round_trip + (sample - round_trip) / 20));
         }
         let round_trip = self.round_trip.unwrap_or(TICK);
-        let (rate, quick) = (self.acknowledged.rate(), self.acknowledged.quick_rate());
+        let (rate, quick) = (self.delivered.rate(), self.delivered.quick_rate());
         self.loss.update(now, outcome.received, outcome.lost, rate, round_trip);
         let usage = if is_over { Usage::Over } else { self.delay.usage() };
         // Of what is lost anyway, a sender that sends it must get its share too.
         let whole = 1.0 - self.loss.inherent();
-        let sent = |arrives: Option<f64>| arrives.map(|rate| rate / whole);
-        self.rate.update(now, usage, sent(rate), sent(quick), round_trip);
+        let share = |arrives: Option<f64>| arrives.map(|rate| rate / whole);
+        let rates = Rates { delivered: share(rate), quick: share(quick), sent: self.sent.rate() };
+        self.rate.update(now, usage, rates, round_trip);
         self.take_found(now, usage);
         if is_first {
             self.begin_first_probe(now);
@@ -248,7 +252,7 @@ impl Estimator {
         Stats {
             estimate: self.estimate(now),
             target: self.target(now),
-            delivered: self.acknowledged.rate().map(|rate| rate as u64),
+            delivered: self.delivered.rate().map(|rate| rate as u64),
             loss: self.loss.ratio(),
             inherent_loss: self.loss.inherent(),
             round_trip: self.round_trip.map(duration),

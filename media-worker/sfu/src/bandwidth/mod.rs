@@ -5,7 +5,7 @@
 //!                     │ arrivals                             target()  what may be sent now
 //!        ┌────────────┼──────────┬─────────┐                    ▲
 //!        ▼            ▼          ▼         ▼                    │
-//!      delay ──▶ rate control  acknowledged  probe ──▶ min(delay-based, loss-based, REMB) ──▶ allocate
+//!      delay ──▶ rate control ◀── recent    probe ──▶ min(delay-based, loss-based, REMB) ──▶ allocate
 //!                                 │                             ▲
 //!                                loss ──────────────────────────┘
 //! ```
@@ -16,7 +16,7 @@
 //! | [`delay`] | does a queue grow on the path? |
 //! | [`rate`] | up and down with that |
 //! | [`loss`] | what loss says, and which loss says nothing |
-//! | [`acknowledged`] | how fast packets arrive |
+//! | [`recent`] | how fast packets arrive, and are sent |
 //! | [`probe`] | bursts that find out more |
 //! | [`budget`] | the pacer's decision |
 //! | [`allocate`] | an estimate divided among tracks and layers |
@@ -24,7 +24,6 @@
 //! [`Estimator`] holds the first six together. Like all of this crate it is told the time, and per packet it
 //! allocates nothing once its history has its size. `docs/BANDWIDTH.md` has its figures.
 
-pub mod acknowledged;
 pub mod allocate;
 pub mod budget;
 pub mod delay;
@@ -33,6 +32,7 @@ pub mod feedback;
 pub mod loss;
 pub mod probe;
 pub mod rate;
+pub mod recent;
 
 pub use estimator::{Config, Estimator, Stats};
 pub use feedback::Feedback;

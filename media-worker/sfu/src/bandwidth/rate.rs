@@ -7,6 +7,11 @@ use super::delay::Usage;
 /// What is left of the delivered rate after a decrease. Closer to it than the draft's 0.85: how much less is
 /// sent until the queue is empty is decided by the queue itself (`Estimator::target`).
 const DECREASE: f64 = 0.92;
+/// A path that delivers this part of what is sent carries it: then what looks like a queue may be packets that were held up (by a
+/// radio link, or a receiver that had no time), and what arrives says nothing about what would.
+const PASSES: f64 = 0.85;
+/// What is left of the estimate after a decrease on such a path, once in a response time: if the queue is real, this empties it too.
+const GENTLE: f64 = 0.85;
 /// Growth per second while the capacity is not known.
 const GROWTH: f64 = 0.08;
 /// The estimate is at most this many times what arrives: an application that sends little proves little.
@@ -48,6 +53,22 @@ impl Capacity {
     }
 }
 
+/// What goes over the path, in bit/s; `None` while it is not known.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rates {
+    /// What arrives, over half a second and over a fifth of one.
+    pub delivered: Option<f64>,
+    pub quick: Option<f64>,
+    /// What is sent, over half a second.
+    pub sent: Option<f64>,
+}
+
+impl Rates {
+    fn passes(&self) -> bool {
+        self.delivered.zip(self.sent).is_some_and(|(delivered, sent)| delivered > PASSES * sent)
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct RateControl {
@@ -79,18 +100,11 @@ impl RateControl {
         self.changed = Some(now);
     }
 
-    /// Takes what the path's queue does, and what arrives over half a second and over a fifth of one.
-    pub fn update(
-        &mut self,
-        now: Micros,
-        usage: Usage,
-        rate: Option<f64>,
-        quick: Option<f64>,
-        round_trip: Micros,
-    ) {
+    /// Takes what the path's queue does, and what goes over the path.
+    pub fn update(&mut self, now: Micros, usage: Usage, rates: Rates, round_trip: Micros) {
         let elapsed = (now - self.changed.unwrap_or(now)).clamp(0, 1_000_000) as f64 / 1e6;
         match usage {
-            Usage::Over => self.decrease(now, quick.or(rate), round_trip),
+            Usage::Over => self.decrease(now, rates, round_trip),
             Usage::Under => {
                 self.state = State::Hold;
                 self.changed = Some(now);
@@ -100,7 +114,7 @@ impl RateControl {
                 self.changed = Some(now);
             }
             Usage::Normal => {
-                self.increase(elapsed, rate, round_trip);
+                self.increase(elapsed, rates.delivered, round_trip);
                 self.changed = Some(now);
             }
         }
@@ -123,18 +137,25 @@ impl RateControl {
         }
     }
 
-    fn decrease(&mut self, now: Micros, delivered: Option<f64>, round_trip: Micros) {
+    fn decrease(&mut self, now: Micros, rates: Rates, round_trip: Micros) {
         self.state = State::Hold;
         self.changed = Some(now);
-        let Some(delivered) = delivered else {
+        let is_answered = self.decreased.is_none_or(|at| now - at > round_trip + REACTION);
+        let Some(delivered) = rates.quick.or(rates.delivered) else {
             // Nothing is known of what arrives: half, once in a response time.
-            if self.decreased.is_none_or(|at| now - at > round_trip + REACTION) {
+            if is_answered {
                 self.estimate *= 0.5;
                 self.decreased = Some(now);
             }
             return;
         };
-        let reduced = DECREASE * delivered;
+        let mut reduced = DECREASE * delivered;
+        if rates.passes() {
+            if !is_answered {
+                return;
+            }
+            reduced = reduced.max(GENTLE * self.estimate);
+        }
         if reduced < self.estimate {
             self.estimate = reduced;
             self.decreased = Some(now);
@@ -150,6 +171,28 @@ impl RateControl {
 mod tests {
     use super::*;
 
+    fn rates(delivered: f64, sent: f64) -> Rates {
+        Rates { delivered: Some(delivered), quick: Some(delivered), sent: Some(sent) }
+    }
+
+    #[test]
+    fn what_passes_is_no_measure_of_what_would() {
+        let over = |rates| {
+            let mut control = RateControl::new(1e6);
+            for step in 0..10 {
+                control.update(step * 20_000, Usage::Over, rates, 50_000);
+            }
+            control.estimate()
+        };
+        assert_eq!(over(rates(5e4, 3e5)), DECREASE * 5e4, "it carries a sixth of what is sent");
+        assert_eq!(
+            over(rates(5e4, 5e4)),
+            GENTLE * (GENTLE * 1e6),
+            "all of it arrives: twice, in two response times"
+        );
+        assert_eq!(over(rates(1e6, 1e6)), DECREASE * 1e6, "down to what arrives, which is most of it");
+    }
+
     #[test]
     fn grows_by_its_share_until_a_queue_does_and_then_carefully() {
         let mut control = RateControl::new(1e6);
@@ -157,7 +200,7 @@ mod tests {
         let mut run = |control: &mut RateControl, usage, rate, seconds: i64| {
             for _ in 0..seconds * 10 {
                 now += 100_000;
-                control.update(now, usage, Some(rate), Some(rate), 50_000);
+                control.update(now, usage, rates(rate, 2.0 * rate), 50_000);
             }
         };
         run(&mut control, Usage::Normal, 2e6, 1);
@@ -177,7 +220,7 @@ mod tests {
     fn little_traffic_proves_little() {
         let mut control = RateControl::new(1e6);
         for step in 0..600 {
-            control.update(step * 100_000, Usage::Normal, Some(1e5), Some(1e5), 50_000);
+            control.update(step * 100_000, Usage::Normal, rates(1e5, 1e5), 50_000);
         }
         assert_eq!(control.estimate(), 1e6, "neither up nor down");
     }

@@ -1,7 +1,7 @@
 //! What must hold of the plans: each a figure of a run and a bound. The tests check them with the seeds that the estimate was
 //! fitted to, `examples/seeds.rs` counts with how many others they hold.
 
-use crate::sim::{MS, SECOND, World};
+use crate::sim::{MS, SECOND, Sample, World};
 
 pub struct Condition {
     /// The plan's name.
@@ -44,6 +44,14 @@ pub const CONDITIONS: &[Condition] = &[
     ),
     condition("narrow", "gap in the voice at most 100 ms", |world| gap(world, 26, 35), |it| it <= 100.0),
     condition("narrow", "picture back within 12 s (ms)", |world| back(world, 35, 0), |it| it < 1.2e4),
+    condition("late", "estimate never below 100 kbit/s of 300", least, |it| it > 1e5),
+    condition("late", "picture suspended less than a quarter of the time (%)", suspended, |it| it < 25.0),
+    condition(
+        "late",
+        "sends no more than the link carries, 25 to 40 s",
+        |world| sent(world, 25, 40),
+        |it| it < 3e5,
+    ),
     condition("two", "both together over 1.6 Mbit/s of 2", |world| shares(world).0, |it| it > 1.6e6),
     condition("two", "the smaller share over 300 kbit/s", |world| shares(world).1, |it| it > 3e5),
 ];
@@ -87,6 +95,20 @@ fn kept(world: &World) -> f64 {
     let target =
         |from: i64, to: i64| world.subscribers[0].mean(from * SECOND, to * SECOND, |sample| sample.target);
     100.0 * target(23, 24) / target(10, 20)
+}
+
+/// Of the estimates on the narrow link.
+fn least(world: &World) -> f64 {
+    narrowed(world).map(|sample| sample.estimate).fold(f64::INFINITY, f64::min)
+}
+
+fn suspended(world: &World) -> f64 {
+    let all = narrowed(world).count();
+    100.0 * narrowed(world).filter(|sample| sample.layer.is_none()).count() as f64 / all as f64
+}
+
+fn narrowed(world: &World) -> impl Iterator<Item = &Sample> {
+    world.subscribers[0].samples.iter().filter(|sample| (20 * SECOND..40 * SECOND).contains(&sample.at))
 }
 
 fn shares(world: &World) -> (f64, f64) {

@@ -65,6 +65,11 @@ fn a_very_narrow_link_keeps_the_voice_and_gets_its_picture_back() {
 }
 
 #[test]
+fn packets_that_are_held_up_are_no_queue() {
+    holds("late");
+}
+
+#[test]
 fn two_share_a_link() {
     holds("two");
 }

@@ -37,6 +37,12 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "outage", title: "No feedback from 20 s to 24 s, 2 Mbit/s", length: 45, world: outage },
     Scenario { name: "narrow", title: "300 kbit/s, from 20 s to 35 s 35 kbit/s", length: 60, world: narrow },
     Scenario {
+        name: "late",
+        title: "3 Mbit/s, from 20 s to 40 s 300 kbit/s, packets held up for as long as 200 ms; camera of 10 frames/s",
+        length: 60,
+        world: late,
+    },
+    Scenario {
         name: "two",
         title: "Two subscribers behind 2 Mbit/s, the second from 20 s on",
         length: 90,
@@ -82,6 +88,11 @@ fn outage(seed: u64) -> World {
 fn narrow(seed: u64) -> World {
     let plan = Plan { queue: 1500 * MS, ..Plan::new(3e5) }.then(20 * SECOND, 3.5e4).then(35 * SECOND, 3e5);
     World::one(seed, plan, Ladder::simulcast())
+}
+
+fn late(seed: u64) -> World {
+    let plan = Plan { delay: MS, jitter: 200 * MS, queue: 30 * MS, ..Plan::new(3e6) };
+    World::one(seed, plan.then(20 * SECOND, 3e5).then(40 * SECOND, 3e6), Ladder::slow())
 }
 
 fn two(seed: u64) -> World {

@@ -16,17 +16,24 @@ pub struct Ladder {
     pub layers: Vec<u64>,
     /// Changing the layer needs a keyframe: simulcast. Without: scalable video.
     pub needs_keyframe: bool,
+    /// Between two frames.
+    pub interval: Micros,
 }
 
 impl Ladder {
     pub fn simulcast() -> Self {
-        Self { layers: vec![150_000, 500_000, 1_500_000], needs_keyframe: true }
+        Self { layers: vec![150_000, 500_000, 1_500_000], needs_keyframe: true, interval: FRAME }
+    }
+
+    /// A small camera of 10 frames a second: few packets, most of them at once.
+    pub fn slow() -> Self {
+        Self { layers: vec![60_000, 180_000, 600_000], needs_keyframe: true, interval: 100 * MS }
     }
 
     /// Steps of a twentieth from 60 kbit/s to 3 Mbit/s: what shows how much of a link an estimate uses.
     pub fn fine() -> Self {
         let layers = (0..81).map(|step| (60_000.0 * 1.05_f64.powi(step)) as u64).collect();
-        Self { layers, needs_keyframe: false }
+        Self { layers, needs_keyframe: false, interval: FRAME }
     }
 }
 
@@ -64,7 +71,7 @@ impl Source {
         if now < self.next_frame {
             return;
         }
-        self.next_frame += FRAME;
+        self.next_frame += self.ladder.interval;
         if self.target != self.layer {
             match (self.target, self.layer) {
                 (None, _) => self.layer = None,
@@ -78,7 +85,7 @@ impl Source {
             self.layer = self.target;
         }
         let Some(layer) = self.layer else { return };
-        let usual = self.ladder.layers[layer] as f64 * FRAME as f64 / 8e6;
+        let usual = self.ladder.layers[layer] as f64 * self.ladder.interval as f64 / 8e6;
         let size = usual * (0.8 + 0.4 * random.unit()) * if is_key { KEYFRAME } else { 1.0 };
         let count = (size / MAX_PACKET as f64).ceil().max(1.0);
         for index in 0..count as u32 {

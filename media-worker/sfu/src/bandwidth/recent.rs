@@ -1,4 +1,4 @@
-//! How fast packets arrive at the other end: bytes in the last half second, by the receiver's clock.
+//! How fast packets arrive at the other end, or are sent to it: bytes in the last half second, by the clock of who counts.
 
 use super::Micros;
 
@@ -10,15 +10,15 @@ const QUICK: usize = 12;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct AcknowledgedRate {
+pub struct RecentRate {
     bytes: [u32; BUCKETS],
     /// The newest arrival.
     newest: Micros,
     first: Option<Micros>,
 }
 
-impl AcknowledgedRate {
-    pub fn handle_arrival(&mut self, arrived: Micros, size: u16) {
+impl RecentRate {
+    pub fn add(&mut self, arrived: Micros, size: u16) {
         let newest = self.newest.div_euclid(BUCKET);
         let bucket = arrived.div_euclid(BUCKET);
         if self.first.is_none() || bucket - newest >= BUCKETS as i64 || newest - bucket >= 100 {
@@ -68,10 +68,10 @@ mod tests {
 
     #[test]
     fn counts_what_arrives_and_forgets_it() {
-        let mut rate = AcknowledgedRate::default();
+        let mut rate = RecentRate::default();
         assert_eq!(rate.rate(), None);
         for index in 0..100 {
-            rate.handle_arrival(index * 10_000, 1250);
+            rate.add(index * 10_000, 1250);
         }
         let about = |found: Option<f64>, wanted: f64| {
             let found = found.unwrap();
@@ -79,13 +79,13 @@ mod tests {
         };
         about(rate.rate(), 1e6);
         for index in 0..20 {
-            rate.handle_arrival(1_000_000 + index * 10_000, 625);
+            rate.add(1_000_000 + index * 10_000, 625);
         }
         about(rate.quick_rate(), 5e5);
-        rate.handle_arrival(9_000_000, 1250);
+        rate.add(9_000_000, 1250);
         assert_eq!(rate.rate(), None, "after a gap it begins anew");
-        rate.handle_arrival(-(1 << 60), 1250);
-        rate.handle_arrival(1 << 60, 1250);
+        rate.add(-(1 << 60), 1250);
+        rate.add(1 << 60, 1250);
         assert_eq!(rate.rate(), None, "jumping clocks");
     }
 }
