@@ -108,11 +108,13 @@ describe('bad links', { timeout: 400_000 }, () => {
     await nora.sees(ada);
     await nora.hears(ada);
     assert.ok(at300.concealed < 0.05, 'the voice is whole');
-    assert.ok(at300.framesPerSecond > 2, 'the picture moves');
+    assert.ok(at300.framesPerSecond > 4, 'the picture moves');
 
-    // A voice with all its headers, and hardly more: a picture, if there is one, is a few frames a second at most.
+    // A voice with all its headers, and no more.
     narrow.limit(64);
-    await nora.page.waitForTimeout(3000);
+    await eventually('the picture is suspended, and its viewer is told', () => nora.isTold(ada, true)).catch(async (error) => {
+      throw new Error(`${error.message}; Nora: ${await nora.hindrances()}`);
+    });
     const heard = [await look(nora)];
     await nora.page.waitForTimeout(8000);
     heard.push(await look(nora));
@@ -120,11 +122,8 @@ describe('bad links', { timeout: 400_000 }, () => {
     t.diagnostic(`at 64 kbit/s: ${show(at64)}`);
     await nora.hears(ada);
 
-    // Less than a voice, and less than pictures are sent at: the voice has gaps, and the connection holds.
+    // Less than a voice: it has gaps, and the connection holds.
     narrow.limit(30);
-    await eventually('the picture is suspended, and its viewer is told', () => nora.isTold(ada, true)).catch(async (error) => {
-      throw new Error(`${error.message}; Nora: ${await nora.hindrances()}`);
-    });
     heard.push(await look(nora));
     await nora.page.waitForTimeout(5000);
     heard.push(await look(nora));
@@ -140,13 +139,12 @@ describe('bad links', { timeout: 400_000 }, () => {
     losses.push(await look(lars));
     const lost = between(losses[0], losses[1]);
     t.diagnostic(`5 % loss: ${show(lost)}`);
-    // A machine that has too much to do stalls for half a second now and then.
-    assert.ok(lost.frozen < 0.03 * patience(), 'pictures hardly ever stand still');
+    assert.ok(lost.frozen < 0.02, 'pictures hardly ever stand still');
     assert.ok(lost.concealed < 0.03, 'voices are repaired');
     others.push(await look(ben));
     const unaffected = between(others[0], others[1]);
     t.diagnostic(`beside them: ${show(unaffected)}`);
-    assert.ok(unaffected.frozen < 0.03 * patience() && unaffected.concealed < 0.02, 'who has a good link notices nothing');
+    assert.ok(unaffected.frozen < 0.01 && unaffected.concealed < 0.02, 'who has a good link notices nothing');
     for (const one of [ada, ben, nora, lars]) await one.isContent();
   });
 
