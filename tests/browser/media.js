@@ -82,10 +82,16 @@ export function media() {
       const ada = await (await person('Ada', { camera: { width: 960, height: 540 } })).join(address);
       const ben = await (await person('Ben')).join(address);
       const eve = await (await person('Eve')).join(address);
+      // Whatever their tiles are: what nobody can see is not sent.
+      const shown = { width: 1920, height: 1080 };
+      for (const one of [ben, eve]) {
+        await one.sees(ada);
+        await one.limit(ada, { shown });
+      }
       await eventually('three encodings are sent', async () => {
         const sent = await ada.encodings();
         if (['q', 'h', 'f'].every((rid) => sent[rid] > 5)) return true;
-        throw new Error(JSON.stringify(sent));
+        throw new Error(`${JSON.stringify(sent)}; ${await ada.hindrances()}`);
       });
       const comesIn = (/** @type {Person} */ one, /** @type {number} */ width) =>
         eventually(`${one.name} sees Ada ${width} pixels wide`, async () => {
@@ -93,8 +99,6 @@ export function media() {
           if (camera.width === width) return camera;
           throw new Error(`it is ${camera.width} wide`);
         });
-      const shown = { width: 1920, height: 1080 }; // whatever their tiles are
-      for (const one of [ben, eve]) await one.limit(ada, { shown });
       await comesIn(eve, 960);
       // A decoder that loses its picture asks for a key frame; changes give it no reason to.
       const before = await comesIn(ben, 960);

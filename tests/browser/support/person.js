@@ -218,6 +218,24 @@ export class Person {
   }
 
   /**
+   * Waits until the server sends all there is of the other's camera, or less than that, by its own account.
+   * @param {Person} other @param {'all' | 'less'} amount
+   * @returns {Promise<{ encoding: number | null, temporal: number | null }>} up to what
+   */
+  async gets(other, amount) {
+    return eventually(`${this.name} gets ${amount} of ${other.name}`, async () => {
+      const camera = await this.page.evaluate(async (id) => {
+        const { subscribed } = await window.switchyard.room.serverStats();
+        return subscribed.find(({ participant_id, source }) => participant_id === id && source === 'camera');
+      }, other.id);
+      const { state, target } = camera ?? {};
+      const isLimited = target?.encoding != null || target?.temporal != null;
+      if (state === 'flowing' && target && isLimited === (amount === 'less')) return target;
+      throw new Error(JSON.stringify(camera));
+    });
+  }
+
+  /**
    * What is sent of a camera: frames by encoding (RID).
    * @returns {Promise<Record<string, number>>}
    */

@@ -6,6 +6,7 @@ use super::Micros;
 use super::delay::{DelayDetector, Usage};
 use super::feedback::{Arrival, Feedback, History};
 use super::loss::LossBound;
+use super::passage::Passage;
 use super::probe::{Probes, SLICE};
 use super::rate::{RateControl, Rates};
 use super::recent::RecentRate;
@@ -80,7 +81,7 @@ pub struct Estimator {
     rate: RateControl,
     loss: LossBound,
     delivered: RecentRate,
-    sent: RecentRate,
+    passage: Passage,
     probes: Probes,
     /// First probes that have not begun.
     first_probes: usize,
@@ -108,7 +109,7 @@ impl Estimator {
             rate: RateControl::new(config.start as f64),
             loss: LossBound::default(),
             delivered: RecentRate::default(),
-            sent: RecentRate::default(),
+            passage: Passage::default(),
             probes: Probes::default(),
             first_probes: 0,
             is_full: false,
@@ -144,7 +145,6 @@ impl Estimator {
     pub fn handle_sent(&mut self, now: Instant, size: usize) -> Sequence {
         let now = self.micros(now);
         self.unanswered_since.get_or_insert(now);
-        self.sent.add(now, u16::try_from(size).unwrap_or(u16::MAX));
         let cluster = self.probes.handle_sent(now, size);
         self.history.push(now, size, cluster)
     }
@@ -169,6 +169,7 @@ impl Estimator {
                 is_over |= self.delay.usage() == Usage::Over;
             }
             self.delivered.add(arrival.arrived, arrival.size);
+            self.passage.add(&arrival);
             self.probes.handle_arrival(&arrival);
         }
         if outcome.received == 0 && outcome.lost <= 0 {
@@ -192,7 +193,14 @@ impl Estimator {
         // Of what is lost anyway, a sender that sends it must get its share too.
         let whole = 1.0 - self.loss.inherent();
         let share = |arrives: Option<f64>| arrives.map(|rate| rate / whole);
-        let rates = Rates { delivered: share(rate), quick: share(quick), sent: self.sent.rate() };
+        let found = self.passage.look();
+        let kept = (1.0 - self.loss.ratio()) / whole;
+        let rates = Rates {
+            delivered: share(rate),
+            quick: share(quick),
+            awake: found.map_or(1.0, |it| it.awake),
+            through: found.map(|it| it.through * kept),
+        };
         self.rate.update(now, usage, rates, round_trip);
         self.take_found(now, usage);
         if is_first {

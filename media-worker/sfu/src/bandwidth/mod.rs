@@ -5,8 +5,9 @@
 //!                     │ arrivals                             target()  what may be sent now
 //!        ┌────────────┼──────────┬─────────┐                    ▲
 //!        ▼            ▼          ▼         ▼                    │
-//!      delay ──▶ rate control ◀── recent    probe ──▶ min(delay-based, loss-based, REMB) ──▶ allocate
-//!                                 │                             ▲
+//!      delay ──▶ rate control ◀── recent,   probe ──▶ min(delay-based, loss-based, REMB) ──▶ allocate
+//!                                 passage                       ▲
+//!                                 │                             │
 //!                                loss ──────────────────────────┘
 //! ```
 //!
@@ -17,11 +18,12 @@
 //! | [`rate`] | up and down with that |
 //! | [`loss`] | what loss says, and which loss says nothing |
 //! | [`recent`] | how fast packets arrive, and are sent |
+//! | [`passage`] | do they get through as they are sent? |
 //! | [`probe`] | bursts that find out more |
 //! | [`budget`] | the pacer's decision |
 //! | [`allocate`] | an estimate divided among tracks and layers |
 //!
-//! [`Estimator`] holds the first six together. Like all of this crate it is told the time, and per packet it
+//! [`Estimator`] holds the first seven together. Like all of this crate it is told the time, and per packet it
 //! allocates nothing once its history has its size. `docs/BANDWIDTH.md` has its figures.
 
 pub mod allocate;
@@ -30,6 +32,7 @@ pub mod delay;
 mod estimator;
 pub mod feedback;
 pub mod loss;
+pub mod passage;
 pub mod probe;
 pub mod rate;
 pub mod recent;

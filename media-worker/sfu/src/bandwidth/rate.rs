@@ -7,9 +7,11 @@ use super::delay::Usage;
 /// What is left of the delivered rate after a decrease. Closer to it than the draft's 0.85: how much less is
 /// sent until the queue is empty is decided by the queue itself (`Estimator::target`).
 const DECREASE: f64 = 0.92;
-/// A path that delivers this part of what is sent carries it: then what looks like a queue may be packets that were held up (by a
+/// A path that lets this part of what is sent through carries it: then what looks like a queue may be packets that were held up (by a
 /// radio link, or a receiver that had no time), and what arrives says nothing about what would.
 const PASSES: f64 = 0.85;
+/// When the path stood still for more than the rest of the last half second, what arrived in its last fifth is no measure.
+const AWAKE: f64 = 0.9;
 /// What is left of the estimate after a decrease on such a path, once in a response time: if the queue is real, this empties it too.
 const GENTLE: f64 = 0.85;
 /// Growth per second while the capacity is not known.
@@ -54,18 +56,28 @@ impl Capacity {
 }
 
 /// What goes over the path, in bit/s; `None` while it is not known.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct Rates {
     /// What arrives, over half a second and over a fifth of one.
     pub delivered: Option<f64>,
     pub quick: Option<f64>,
-    /// What is sent, over half a second.
-    pub sent: Option<f64>,
+    /// The part of the half second in which the path did not stand still.
+    pub awake: f64,
+    /// The part of what is sent that gets through, more than 1 while a queue empties.
+    pub through: Option<f64>,
 }
 
 impl Rates {
     fn passes(&self) -> bool {
-        self.delivered.zip(self.sent).is_some_and(|(delivered, sent)| delivered > PASSES * sent)
+        self.through.is_some_and(|through| through > PASSES)
+    }
+
+    /// What the path carries while a queue stands in it.
+    fn carried(&self) -> Option<f64> {
+        if self.awake < AWAKE {
+            return self.delivered.map(|rate| rate / self.awake);
+        }
+        self.quick.or(self.delivered)
     }
 }
 
@@ -141,7 +153,7 @@ impl RateControl {
         self.state = State::Hold;
         self.changed = Some(now);
         let is_answered = self.decreased.is_none_or(|at| now - at > round_trip + REACTION);
-        let Some(delivered) = rates.quick.or(rates.delivered) else {
+        let Some(carried) = rates.carried() else {
             // Nothing is known of what arrives: half, once in a response time.
             if is_answered {
                 self.estimate *= 0.5;
@@ -149,7 +161,7 @@ impl RateControl {
             }
             return;
         };
-        let mut reduced = DECREASE * delivered;
+        let mut reduced = DECREASE * carried;
         if rates.passes() {
             if !is_answered {
                 return;
@@ -160,10 +172,10 @@ impl RateControl {
             self.estimate = reduced;
             self.decreased = Some(now);
         }
-        if self.capacity.is_some_and(|it| delivered / 1e3 < it.mean - it.spread()) {
+        if self.capacity.is_some_and(|it| carried / 1e3 < it.mean - it.spread()) {
             self.capacity = None;
         }
-        self.capacity = Some(Capacity::sample(self.capacity, delivered / 1e3));
+        self.capacity = Some(Capacity::sample(self.capacity, carried / 1e3));
     }
 }
 
@@ -172,7 +184,12 @@ mod tests {
     use super::*;
 
     fn rates(delivered: f64, sent: f64) -> Rates {
-        Rates { delivered: Some(delivered), quick: Some(delivered), sent: Some(sent) }
+        Rates {
+            delivered: Some(delivered),
+            quick: Some(delivered),
+            awake: 1.0,
+            through: Some(delivered / sent),
+        }
     }
 
     #[test]
@@ -191,6 +208,12 @@ mod tests {
             "all of it arrives: twice, in two response times"
         );
         assert_eq!(over(rates(1e6, 1e6)), DECREASE * 1e6, "down to what arrives, which is most of it");
+        let paused = Rates { delivered: Some(2e5), quick: Some(3e4), awake: 0.7, through: Some(0.8) };
+        assert_eq!(
+            over(paused),
+            DECREASE * 2e5 / 0.7,
+            "down to what it carries when it does not stand still"
+        );
     }
 
     #[test]

@@ -52,6 +52,14 @@ pub const CONDITIONS: &[Condition] = &[
         |world| sent(world, 25, 40),
         |it| it < 3e5,
     ),
+    condition("pauses", "estimate never below 100 kbit/s of 300", least, |it| it > 1e5),
+    condition("pauses", "picture suspended less than a quarter of the time (%)", suspended, |it| it < 25.0),
+    condition(
+        "pauses",
+        "sends no more than the link carries, 25 to 40 s",
+        |world| sent(world, 25, 40),
+        |it| it < 3e5,
+    ),
     condition("two", "both together over 1.6 Mbit/s of 2", |world| shares(world).0, |it| it > 1.6e6),
     condition("two", "the smaller share over 300 kbit/s", |world| shares(world).1, |it| it > 3e5),
 ];

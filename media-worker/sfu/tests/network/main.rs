@@ -70,6 +70,11 @@ fn packets_that_are_held_up_are_no_queue() {
 }
 
 #[test]
+fn a_path_that_stands_still_for_moments_is_no_narrower_one() {
+    holds("pauses");
+}
+
+#[test]
 fn two_share_a_link() {
     holds("two");
 }

@@ -43,6 +43,12 @@ pub const ALL: &[Scenario] = &[
         world: late,
     },
     Scenario {
+        name: "pauses",
+        title: "3 Mbit/s, from 20 s to 40 s 300 kbit/s, and for 150 ms of each second nothing; camera of 10 frames/s",
+        length: 60,
+        world: pauses,
+    },
+    Scenario {
         name: "two",
         title: "Two subscribers behind 2 Mbit/s, the second from 20 s on",
         length: 90,
@@ -92,6 +98,11 @@ fn narrow(seed: u64) -> World {
 
 fn late(seed: u64) -> World {
     let plan = Plan { delay: MS, jitter: 200 * MS, queue: 30 * MS, ..Plan::new(3e6) };
+    World::one(seed, plan.then(20 * SECOND, 3e5).then(40 * SECOND, 3e6), Ladder::slow())
+}
+
+fn pauses(seed: u64) -> World {
+    let plan = Plan { delay: MS, pauses: Some(150 * MS), queue: 30 * MS, ..Plan::new(3e6) };
     World::one(seed, plan.then(20 * SECOND, 3e5).then(40 * SECOND, 3e6), Ladder::slow())
 }
 

@@ -18,6 +18,8 @@ pub struct Plan {
     pub bursts: Option<(f64, f64, f64)>,
     /// The part of packets that take twice as long and are overtaken.
     pub reordered: f64,
+    /// Nothing passes for so long once in each second, but nothing is lost either: a radio link, or a receiver that does not read.
+    pub pauses: Option<Micros>,
     /// Nothing passes from, until.
     pub outages: Vec<(Micros, Micros)>,
 }
@@ -32,6 +34,7 @@ impl Plan {
             loss: 0.0,
             bursts: None,
             reordered: 0.0,
+            pauses: None,
             outages: Vec::new(),
         }
     }
@@ -66,7 +69,7 @@ impl Link {
         if waiting + bits > self.plan.rates[0].1 * self.plan.queue as f64 / SECOND as f64 {
             return None;
         }
-        self.free = self.finish(self.free.max(now), bits);
+        self.free = self.awake(self.finish(self.free.max(now), bits));
         if let Some((enter, leave, _)) = self.plan.bursts {
             let turns = random.chance(if self.is_bursting { leave } else { enter });
             self.is_bursting ^= turns;
@@ -86,6 +89,14 @@ impl Link {
         }
         self.last_arrival = arrival;
         Some(arrival)
+    }
+
+    /// The end of the pause that it is at a time, else that time. When in its second a pause begins differs from one to the next.
+    fn awake(&self, at: Micros) -> Micros {
+        let Some(length) = self.plan.pauses else { return at };
+        let second = at.div_euclid(SECOND);
+        let begins = second * SECOND + second * 7919 % 17 * 40 * MS;
+        if (begins..begins + length).contains(&at) { begins + length } else { at }
     }
 
     /// The bits that the link carries between two times.
