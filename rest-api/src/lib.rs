@@ -36,6 +36,7 @@ pub mod metrics;
 mod observe;
 mod origin;
 pub mod outgoing;
+mod protocols;
 pub mod rates;
 pub mod replies;
 pub mod routes;

@@ -12,28 +12,22 @@ use axum::Router;
 use common::broker::{Broker, BrokerError};
 use common::store::Store;
 use http::Request;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower::Service;
 
 use crate::address::{Connection, Network, network};
 use crate::config::ApiConfig;
 use crate::metrics::{self, Gauge};
+use crate::protocols::{Protocol, Protocols, Served};
 use crate::state::ApiState;
 use crate::tls::Tls;
 use crate::webhooks;
 
 /// After a failed accept (usually out of file descriptors) the next try waits this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// The longest head of a request over HTTP/1.1, in bytes; beyond it 431. Twice the longest token and then some.
-const MAX_HEAD: usize = 64 * 1024;
 
 /// Why the API cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -77,14 +71,9 @@ pub async fn serve(
         None => None,
     };
     let router = crate::router(state);
-    let mut http = Builder::new(TokioExecutor::new());
-    // Slow heads (and idle keep-alive connections) end after this time.
-    http.http1().timer(TokioTimer::new()).header_read_timeout(timings.read_timeout);
-    http.http2().timer(TokioTimer::new()).max_concurrent_streams(256).keep_alive_interval(timings.keep_alive);
-    http.http1().max_buf_size(MAX_HEAD);
-    let http = Arc::new(http);
+    let protocols = Arc::new(Protocols::new(&timings));
     let per_address = PerAddress::new(max_per_address);
-    let graceful = GracefulShutdown::new();
+    let tasks = TaskTracker::new();
     loop {
         let permit = tokio::select! {
             () = shutdown.cancelled() => break,
@@ -119,21 +108,28 @@ pub async fn serve(
             held: Held { _place: Arc::new((permit, place)) },
             asked: Arc::default(),
         };
-        let (http, watcher) = (http.clone(), graceful.watcher());
-        let (tls, patience, stop) = (tls.clone(), timings.read_timeout, shutdown.clone());
-        tokio::spawn(async move {
+        let (protocols, tls, stop) = (protocols.clone(), tls.clone(), shutdown.clone());
+        let patience = timings.read_timeout;
+        tasks.spawn(async move {
             let _gauge = Gauge::connection();
             match tls {
-                None => carry(&http, stream, service, watcher, patience).await,
+                None => {
+                    let begun = tokio::time::timeout(patience, Protocol::begun(&stream));
+                    if let Some(Ok(protocol)) = stop.run_until_cancelled(begun).await {
+                        let asked = service.asked.clone();
+                        carry(protocols.serve(protocol, stream, service, stop), &asked, patience).await;
+                    }
+                }
                 // In a place of its own: connections without it, of which there are many, are smaller for it.
                 Some(tls) => {
-                    Box::pin(carry_encrypted(tls, &http, stream, service, watcher, patience, stop)).await;
+                    Box::pin(carry_encrypted(tls, &protocols, stream, service, patience, stop)).await;
                 }
             }
         });
     }
     drop(listener);
-    if tokio::time::timeout(timings.shutdown_grace, graceful.shutdown()).await.is_err() {
+    tasks.close();
+    if tokio::time::timeout(timings.shutdown_grace, tasks.wait()).await.is_err() {
         tracing::warn!("some requests did not end in time");
     }
     if let Some(webhooks) = webhooks {
@@ -146,42 +142,31 @@ pub async fn serve(
 /// The same as [`carry`], after a handshake.
 async fn carry_encrypted(
     tls: Tls,
-    http: &Builder<TokioExecutor>,
+    protocols: &Protocols,
     stream: TcpStream,
     service: Connected,
-    watcher: Watcher,
     patience: Duration,
     stop: CancellationToken,
 ) {
     let handshake = tokio::time::timeout(patience, tls.accept(stream));
     match stop.run_until_cancelled(handshake).await {
-        Some(Ok(Some(stream))) => carry(http, stream, service, watcher, patience).await,
+        Some(Ok(Some(stream))) => {
+            let protocol = Protocol::negotiated(stream.get_ref().1.alpn_protocol());
+            let asked = service.asked.clone();
+            carry(protocols.serve(protocol, stream, service, stop), &asked, patience).await;
+        }
         Some(Err(_)) => metrics::handshake_failed("timed_out"),
         Some(Ok(None)) | None => {}
     }
 }
 
-/// Answers the requests of one connection until it ends.
-async fn carry<S>(
-    http: &Builder<TokioExecutor>,
-    stream: S,
-    service: Connected,
-    watcher: Watcher,
-    patience: Duration,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    // What the connection holds is let go of with it, or with what it became.
-    let (asked, _held) = (service.asked.clone(), service.held.clone());
-    let connection =
-        http.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
-    // Once, in a place of its own: as part of this task it would be there several times over, as what it is made of, too.
-    let mut connection = Box::pin(watcher.watch(connection.into_owned()));
-    // The time-out of heads begins when it is known which HTTP it is, which a client can put off for ever.
-    let ended = match tokio::time::timeout(patience, &mut connection).await {
+/// Answers the requests of one connection until it ends; `asked` says whether it has brought one.
+async fn carry(mut served: Served, asked: &AtomicBool, patience: Duration) {
+    // The time-out of heads begins when it is known which HTTP it is, which a client can put off for ever (with half a preface).
+    let ended = match tokio::time::timeout(patience, &mut served).await {
         Ok(ended) => ended,
         Err(_) if !asked.load(Ordering::Relaxed) => return,
-        Err(_) => connection.await,
+        Err(_) => served.await,
     };
     if let Err(error) = ended {
         tracing::debug!(error = %error, "a connection ended badly");
@@ -197,7 +182,7 @@ pub struct Held {
 
 /// The router for one connection.
 #[derive(Clone)]
-struct Connected {
+pub(crate) struct Connected {
     router: Router,
     connection: Connection,
     held: Held,
