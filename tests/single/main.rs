@@ -17,6 +17,7 @@ mod metrics;
 mod scenarios;
 mod tls;
 mod turn;
+mod versions;
 
 scenarios::all_scenarios!(support::Shape::Embedded);
 

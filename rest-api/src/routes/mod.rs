@@ -61,7 +61,9 @@ pub fn router(state: ApiState) -> Router {
     // Layers see only what their router has at that time: fallbacks come first, so that CORS covers them. Those of one router are
     // added together, the outermost first: one by one, each would cost every waiting request some boxes of its own.
     let admit = middleware::from_fn_with_state(state.clone(), admit);
-    let v1 = Router::from(v1()).method_not_allowed_fallback(method_not_allowed).layer((
+    let v1 =
+        Router::from(v1()).method_not_allowed_fallback(method_not_allowed).layer((cors(), admit.clone()));
+    let whip = Router::from(whip()).method_not_allowed_fallback(method_not_allowed).layer((
         middleware::from_fn(whip::describe_options),
         cors(),
         admit.clone(),
@@ -69,7 +71,8 @@ pub fn router(state: ApiState) -> Router {
     let same_origin = Router::from(demo()).method_not_allowed_fallback(method_not_allowed).layer(admit);
     let operations =
         Router::from(operations()).merge(web::router()).method_not_allowed_fallback(method_not_allowed);
-    v1.merge(same_origin)
+    v1.merge(whip)
+        .merge(same_origin)
         .merge(operations)
         .fallback(not_found)
         .layer((
@@ -91,7 +94,7 @@ async fn admit(State(state): State<ApiState>, request: Request, next: Next) -> R
 
 /// The routes of the OpenAPI document.
 fn documented() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::with_openapi(openapi::frame()).merge(v1()).merge(demo()).merge(operations())
+    OpenApiRouter::with_openapi(openapi::frame()).merge(v1()).merge(whip()).merge(demo()).merge(operations())
 }
 
 fn v1() -> OpenApiRouter<ApiState> {
@@ -101,6 +104,11 @@ fn v1() -> OpenApiRouter<ApiState> {
         .routes(routes!(participants::join, participants::list))
         .routes(routes!(endpoints::offer))
         .routes(routes!(endpoints::answer))
+}
+
+/// WHIP and WHEP, whose answers to OPTIONS say more than others' do.
+fn whip() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::default()
         .routes(routes!(whip::publish))
         .routes(routes!(whip::change_publisher, whip::unpublish))
         .routes(routes!(whip::watch))
