@@ -17,7 +17,7 @@
 //! | [`delay`] | does a queue grow on the path? |
 //! | [`rate`] | up and down with that |
 //! | [`loss`] | what loss says, and which loss says nothing |
-//! | [`recent`] | how fast packets arrive, and are sent |
+//! | [`recent`] | how fast packets arrive |
 //! | [`passage`] | do they get through as they are sent? |
 //! | [`probe`] | bursts that find out more |
 //! | [`budget`] | the pacer's decision |

@@ -1,4 +1,4 @@
-//! How fast packets arrive at the other end, or are sent to it: bytes in the last half second, by the clock of who counts.
+//! How fast packets arrive at the other end: bytes in the last half second, by its clock.
 
 use super::Micros;
 
