@@ -160,7 +160,7 @@ pub struct Timings {
     pub take_over: Duration,
     /// A stream whose client takes no bytes for this long is closed.
     pub write_timeout: Duration,
-    /// Request head and body must be there within this time.
+    /// A connection's first byte, a request's head behind it, and its body must each be there within this time.
     pub read_timeout: Duration,
     /// How long open requests may go on after the shutdown began.
     pub shutdown_grace: Duration,

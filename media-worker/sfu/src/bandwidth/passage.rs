@@ -30,9 +30,10 @@ struct Bucket {
 /// What the last half second says.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Found {
-    /// In how much time so much was sent as arrived in one, without the hold-up; 1 while no queue grows.
+    /// How long it took to send the packets over how long they took to arrive, the hold-up left out: 1 while no queue grows, less
+    /// while one does.
     pub through: f64,
-    /// The part of the time in which the path carried anything.
+    /// The part of the time that is left without the hold-up, 0 to 1.
     pub awake: f64,
 }
 
